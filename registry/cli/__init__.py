@@ -1,0 +1,1 @@
+"""Words in, words out: one file for each family of verbs. The only room that prints or exits."""

@@ -1,0 +1,1 @@
+"""Bytes by digest, nothing else: no names, no rights, no HTTP."""

@@ -1,0 +1,120 @@
+"""Blocking file-system steps of the directory store: each is run in a thread, none knows of uploads or blobs.
+
+The order is always the same: temporary name, bytes, flush, rename, flush of the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from registry.oci.errors import StorageFull
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_IOV_MAX = 512  # Linux allows 1024 buffers for one writev
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = getattr(_libc, "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+@contextlib.contextmanager
+def full_disk_is_an_answer() -> Iterator[None]:
+    """Turn "no space left" into StorageFull, which clients are told; other faults pass as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull from error
+        raise
+
+
+def write_all(fd: int, pieces: Sequence[bytes]) -> int:
+    """Write *pieces* one after another and return their length; short writes are gone on with."""
+    total = 0
+    for first in range(0, len(pieces), _IOV_MAX):
+        batch = [piece for piece in pieces[first : first + _IOV_MAX] if piece]
+        wanted = sum(map(len, batch))
+        done = os.writev(fd, batch) if batch else 0
+        if done < wanted:
+            rest = memoryview(b"".join(batch))
+            while done < wanted:
+                done += os.write(fd, rest[done:])
+        total += wanted
+    return total
+
+
+def begin_writeback(fd: int, start: int, length: int) -> None:
+    """Ask the kernel to start writing a range now, so that the flush at the end finds little to do."""
+    if _sync_file_range is not None:
+        _sync_file_range(fd, start, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def flush_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """Create *path* and what is missing above it, durably."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o750)
+    flush_directory(path.parent)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give flushed bytes their name, durably; what had the name before is replaced by the same bytes."""
+    try:
+        os.rename(temporary, final)
+    except FileNotFoundError:
+        if final.parent.is_dir():
+            raise
+        make_directory(final.parent)
+        os.rename(temporary, final)
+    flush_directory(final.parent)
+
+
+def lock(fd: int) -> bool:
+    """Take the exclusive lock of an open file for as long as it is open; False when another holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def is_named(fd: int, path: Path) -> bool:
+    """Whether *path* still names the open file."""
+    try:
+        named = path.stat()
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(fd)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def remove_if_empty(path: Path) -> None:
+    """Delete a file that nothing was written to."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size == 0:
+            path.unlink()

@@ -1,0 +1,331 @@
+"""The content store that is a directory.
+
+    blobs/<algorithm>/<first two digits>/<digits>     published, never changed
+    uploads/<session>                                 bytes of an upload that is not finished
+    uploads/<random>.tmp                              bytes of one request that writes a whole blob
+
+One machine, or several that share the directory, may use it at once: a published name is only ever
+replaced by the same bytes, and the lock of an upload's file keeps a second writer out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from registry import failpoints
+from registry.content import disk
+from registry.content.store import Progress
+from registry.oci.digest import ALGORITHMS, Digest, Hasher
+from registry.oci.errors import BlobUploadUnknown, ContentMissing, DigestInvalid, RegistryError, UploadBusy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WRITEBACK_BYTES = 8 << 20
+_HASH_PIECE_BYTES = 1 << 20
+_TEMPORARY = ".tmp"
+_BUSY_WAIT_SECONDS = (0.02, 0.05, 0.1, 0.3, 0.5, 1.0)
+
+
+class FileStore:
+    """A BlobStore in *directory*, which is created when it is missing. *threads* bounds its disk work."""
+
+    def __init__(self, directory: Path, threads: int = 16) -> None:
+        self.directory = directory
+        self._uploads = directory / "uploads"
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
+        with disk.full_disk_is_an_answer():
+            for path in (self._uploads, *(directory / "blobs" / algorithm for algorithm in ALGORITHMS)):
+                disk.make_directory(path)
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking step in a thread, to its end even when the caller is cancelled.
+
+        A caller that went on before that would close the file under the thread, and the number of a
+        closed file is soon another file's.
+        """
+        step = asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            while not step.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([step])
+            raise
+
+    def path(self, digest: Digest) -> Path:
+        """Where a blob lies when it is here."""
+        encoded = digest.encoded
+        return self.directory / "blobs" / digest.algorithm / encoded[:2] / encoded
+
+    async def size(self, digest: Digest) -> int | None:
+        try:
+            return (await self._run(os.stat, self.path(digest))).st_size
+        except FileNotFoundError:
+            return None
+
+    async def open(self, digest: Digest) -> FileBlob:
+        try:
+            fd = await self._run(os.open, self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ContentMissing(digest) from None
+        return FileBlob(fd, os.fstat(fd).st_size, self._pool)
+
+    async def read(self, digest: Digest) -> bytes:
+        try:
+            return await self._run(self.path(digest).read_bytes)
+        except FileNotFoundError:
+            raise ContentMissing(digest) from None
+
+    async def put(self, digest: Digest, pieces: Sequence[bytes]) -> None:
+        await self._run(self._put, digest, pieces)
+
+    def _put(self, digest: Digest, pieces: Sequence[bytes]) -> None:
+        hasher = Hasher(digest.algorithm)
+        for piece in pieces:
+            hasher.update(piece)
+        _expect(digest, hasher.digest())
+        with self._temporary() as (fd, path), disk.full_disk_is_an_answer():
+            disk.write_all(fd, pieces)
+            os.fsync(fd)
+            failpoints.reach("blob.flushed")
+            disk.publish(path, self.path(digest))
+            failpoints.reach("blob.published")
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[tuple[int, Path]]:
+        """A new file that is deleted again unless it was renamed."""
+        path = self._uploads / (secrets.token_hex(16) + _TEMPORARY)
+        with disk.full_disk_is_an_answer():
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            yield fd, path
+        finally:
+            os.close(fd)
+            disk.remove(path)
+
+    @contextlib.asynccontextmanager
+    async def upload(self, session: str) -> AsyncIterator[FileUpload]:
+        path = self._uploads / session
+        fd = await self._hold(path)
+        held = FileUpload(self, fd, path)
+        try:
+            yield held
+        finally:
+            if not held.begun:
+                await self._run(disk.remove_if_empty, path)
+            os.close(fd)
+
+    async def _hold(self, path: Path) -> int:
+        """Open and lock an upload's file; a holder that is just letting go is waited for.
+
+        Whoever held it may have published it: then the lock is on a blob, and the name is to be opened anew.
+        """
+        for pause in (*_BUSY_WAIT_SECONDS, None):
+            with disk.full_disk_is_an_answer():
+                fd = await self._run(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            if disk.lock(fd) and disk.is_named(fd, path):
+                return fd
+            os.close(fd)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise UploadBusy
+
+    async def discard(self, session: str, progress: Progress) -> None:
+        await self._run(disk.remove, self._uploads / session)
+
+    async def delete(self, digest: Digest) -> None:
+        def remove_and_flush() -> None:
+            path = self.path(digest)
+            disk.remove(path)
+            if path.parent.is_dir():
+                disk.flush_directory(path.parent)
+
+        await self._run(remove_and_flush)
+
+    async def digests(self) -> AsyncIterator[Digest]:
+        for algorithm in ALGORITHMS:
+            for fan in await self._run(_names, self.directory / "blobs" / algorithm):
+                for encoded in await self._run(_names, self.directory / "blobs" / algorithm / fan):
+                    with contextlib.suppress(RegistryError):
+                        yield Digest.parse(f"{algorithm}:{encoded}")
+
+    async def sessions(self) -> AsyncIterator[str]:
+        for name in await self._run(_names, self._uploads):
+            if not name.endswith(_TEMPORARY):
+                yield name
+
+    async def check(self) -> None:
+        def probe() -> None:
+            with self._temporary() as (fd, _), disk.full_disk_is_an_answer():
+                os.write(fd, b"ready")
+
+        await self._run(probe)
+
+    async def remove_stale_temporaries(self, older_than: float) -> None:
+        """Delete what killed requests left: temporary files last written before *older_than* (epoch seconds)."""
+
+        def sweep() -> None:
+            for name in _names(self._uploads):
+                path = self._uploads / name
+                with contextlib.suppress(FileNotFoundError):
+                    if name.endswith(_TEMPORARY) and path.stat().st_mtime < older_than:
+                        disk.remove(path)
+
+        await self._run(sweep)
+
+    def close(self) -> None:
+        """Wait for the disk work that is under way."""
+        self._pool.shutdown(wait=True)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _expect(expected: Digest, actual: Digest) -> None:
+    if actual != expected:
+        raise DigestInvalid("the bytes that came do not have this digest", {"digest": expected, "actual": actual})
+
+
+class FileUpload:
+    """The Upload of a directory: an open, locked file and a hasher; see `store.Upload`."""
+
+    def __init__(self, store: FileStore, fd: int, path: Path) -> None:
+        self._store = store
+        self._fd = fd
+        self._path = path
+        self._progress = Progress()
+        self._hasher = Hasher()
+        self._written_back_bytes = 0
+        self._published_already = False
+        self.begun = False
+        self.size_bytes = 0
+
+    async def begin(self, progress: Progress, algorithm: str) -> None:
+        self.begun = True
+        self._progress = progress
+        self._algorithm = algorithm
+        # A commit whose row was never written took the file away; only the same commit can be repeated.
+        self._published_already = os.fstat(self._fd).st_size < progress.size_bytes
+        await self.revert()
+        failpoints.reach("upload.created")
+
+    async def revert(self) -> None:
+        state = self._progress.hash_state
+        self._hasher = Hasher.resume(state) if state else Hasher(self._algorithm)
+        self.size_bytes = self._written_back_bytes = self._progress.size_bytes
+        if not self._published_already:
+            await self._store._run(self._rewind)
+
+    def _rewind(self) -> None:
+        os.ftruncate(self._fd, self.size_bytes)
+        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+
+    async def append(self, pieces: Sequence[bytes]) -> None:
+        if self._published_already:
+            raise BlobUploadUnknown(self._path.name)
+        await self._store._run(self._append, pieces)
+
+    def _append(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._hasher.update(piece)
+        with disk.full_disk_is_an_answer():
+            self.size_bytes += disk.write_all(self._fd, pieces)
+        failpoints.reach("upload.written")
+        waiting = self.size_bytes - self._written_back_bytes
+        if waiting >= _WRITEBACK_BYTES:
+            disk.begin_writeback(self._fd, self._written_back_bytes, waiting)
+            self._written_back_bytes = self.size_bytes
+
+    async def park(self) -> Progress:
+        with disk.full_disk_is_an_answer():
+            await self._store._run(os.fdatasync, self._fd)
+        failpoints.reach("upload.flushed")
+        return Progress(self.size_bytes, self._hasher.state())
+
+    async def commit(self, expected: Digest) -> int:
+        await self._store._run(self._commit, expected)
+        return self.size_bytes
+
+    def _commit(self, expected: Digest) -> None:
+        if self._published_already:
+            self._commit_again(expected)
+            return
+        _expect(expected, self._digest(expected.algorithm))
+        with disk.full_disk_is_an_answer():
+            os.fsync(self._fd)
+            failpoints.reach("blob.flushed")
+            disk.publish(self._path, self._store.path(expected))
+        failpoints.reach("blob.published")
+
+    def _commit_again(self, expected: Digest) -> None:
+        path = self._store.path(expected)
+        if self._hasher.digest() != expected or not path.exists():
+            raise BlobUploadUnknown(self._path.name)
+        disk.remove_if_empty(self._path)
+
+    def _digest(self, algorithm: str) -> Digest:
+        """What came so far, by *algorithm*: read again when it is not the one that was hashed on the way in.
+
+        A client may name its algorithm only in the closing request.
+        """
+        if algorithm == self._hasher.algorithm:
+            return self._hasher.digest()
+        hasher = Hasher(algorithm)
+        offset = 0
+        while piece := os.pread(self._fd, _HASH_PIECE_BYTES, offset):
+            hasher.update(piece)
+            offset += len(piece)
+        return hasher.digest()
+
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
+
+class FileBlob:
+    """An open file; what the page cache has is read at once, the rest in a thread."""
+
+    def __init__(self, fd: int, size_bytes: int, pool: ThreadPoolExecutor) -> None:
+        self._fd = fd
+        self._pool = pool
+        self.size_bytes = size_bytes
+
+    async def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
+        loop = asyncio.get_running_loop()
+        while start < end:
+            wanted = min(piece_bytes, end - start)
+            piece: bytes | bytearray | None = self._cached(start, wanted)
+            if piece is None:
+                piece = await loop.run_in_executor(self._pool, os.pread, self._fd, wanted, start)
+            if not piece:
+                raise OSError(f"the blob ends at byte {start}, before {end}")
+            start += len(piece)
+            yield piece
+
+    def _cached(self, start: int, wanted: int) -> bytearray | None:
+        """Bytes that need no disk; None when it would have to be waited for."""
+        if not _NOWAIT:
+            return None
+        buffer = bytearray(wanted)
+        try:
+            done = os.preadv(self._fd, [buffer], start, _NOWAIT)
+        except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: this file system cannot say
+            return None
+        del buffer[done:]
+        return buffer if done else None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,130 @@
+"""The two contracts of the content store. Every implementation passes tests/content/contract.py.
+
+A blob is visible under its digest only when all of its bytes are on stable storage. Success means "the
+bytes are stored", not "by this call": every operation may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from registry.oci.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an upload has come, as plain data that any process can go on from.
+
+    `hash_state` is a `Hasher.state()`, empty before the first byte. `parts` is the store's own note (the
+    parts of a multipart upload, say), empty for a directory.
+    """
+
+    size_bytes: int = 0
+    hash_state: bytes = b""
+    parts: bytes = b""
+
+
+class Upload(Protocol):
+    """One writer's hold on an upload; nobody can read what it writes before `commit`."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes taken in so far, those of earlier requests included."""
+        ...
+
+    async def begin(self, progress: Progress, algorithm: str) -> None:
+        """Stand where *progress*, read while this hold lasts, says; what a killed writer added is cut off.
+
+        Raises BlobUploadUnknown when the bytes that *progress* speaks of are gone.
+        """
+        ...
+
+    async def append(self, pieces: Sequence[bytes]) -> None:
+        """Take *pieces* in, in order. Raises StorageFull; `revert` then gives the space back."""
+        ...
+
+    async def park(self) -> Progress:
+        """Flush what came to stable storage and return where the next request goes on."""
+        ...
+
+    async def revert(self) -> None:
+        """Forget, and free, everything since the progress that this hold began with."""
+        ...
+
+    async def commit(self, expected: Digest) -> int:
+        """Publish the bytes under *expected* and return their number; before this nobody can read them.
+
+        Safe to repeat, also when an earlier commit was not recorded. Raises DigestInvalid if the bytes
+        hash to something else; the upload then stays.
+        """
+        ...
+
+
+class Blob(Protocol):
+    """An open blob; it can be read to its end even when it is deleted meanwhile."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of the whole blob."""
+        ...
+
+    def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
+        """The bytes from *start* to before *end*, in pieces of at most *piece_bytes*."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; safe to repeat."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Where bytes live under their digest."""
+
+    async def size(self, digest: Digest) -> int | None:
+        """The length of a blob in bytes, None when it is not here."""
+        ...
+
+    async def open(self, digest: Digest) -> Blob:
+        """Open a blob for reading. Raises ContentMissing when it is not here."""
+        ...
+
+    async def read(self, digest: Digest) -> bytes:
+        """A small blob, whole. Raises ContentMissing when it is not here."""
+        ...
+
+    async def put(self, digest: Digest, pieces: Sequence[bytes]) -> None:
+        """Store a small blob that is whole in memory; returns when it is on stable storage.
+
+        Raises DigestInvalid if *pieces* hash to something else.
+        """
+        ...
+
+    def upload(self, session: str) -> AbstractAsyncContextManager[Upload]:
+        """Hold the upload *session* for writing. Raises UploadBusy while another request holds it.
+
+        Read its progress from the index while the hold lasts, then call `Upload.begin`.
+        """
+        ...
+
+    async def discard(self, session: str, progress: Progress) -> None:
+        """Remove the bytes of an upload that will not be finished; safe to repeat."""
+        ...
+
+    async def delete(self, digest: Digest) -> None:
+        """Remove a blob; safe to repeat."""
+        ...
+
+    def digests(self) -> AsyncIterator[Digest]:
+        """Every blob that is here, in no order."""
+        ...
+
+    def sessions(self) -> AsyncIterator[str]:
+        """Every upload that has bytes here, in no order."""
+        ...
+
+    async def check(self) -> None:
+        """Raise what a write would raise now: the store is gone, read-only or full."""
+        ...

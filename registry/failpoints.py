@@ -1,0 +1,42 @@
+"""Named places where tests make the process die, to prove what a crash leaves behind.
+
+`HYTHE_FAILPOINT=blob.renamed` kills the process the first time it comes there; `blob.renamed:3` the third
+time. Without the variable a point costs one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_name, _, _count = os.environ.get("HYTHE_FAILPOINT", "").partition(":")
+_remaining = int(_count or 1) if _name else 0
+
+POINTS = (
+    "upload.created",
+    "upload.written",
+    "upload.flushed",
+    "upload.parked",
+    "blob.flushed",
+    "blob.renamed",
+    "blob.published",
+    "blob.linked",
+    "manifest.stored",
+    "manifest.indexed",
+    "index.before-commit",
+    "index.committed",
+    "tag.deleted",
+    "manifest.deleted",
+    "blob.unlinked",
+    "upload.cancelled",
+)
+
+
+def reach(name: str) -> None:
+    """Die here, as `kill -9` would, when the environment asks for it."""
+    if _name != name:
+        return
+    global _remaining
+    _remaining -= 1
+    if _remaining == 0:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The ground floor: the standard's nouns as pure values. Standard library only, no input or output."""

@@ -1,0 +1,161 @@
+"""Manifests: their exact bytes, what they name, and who refers to whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from registry.oci.digest import Digest
+from registry.oci.manifest import Manifest
+from registry.oci.reference import Repository, Tag
+from registry.server.index import blobs, changes, names, tags
+from registry.server.index.schema import manifest, reference, repository, tag
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A manifest as it is served: its exact bytes, the type that it was pushed as, and its digest."""
+
+    digest: Digest
+    media_type: str
+    payload: bytes
+
+
+_COLUMNS = (manifest.c.digest, manifest.c.media_type, manifest.c.payload)
+_BY_DIGEST = (
+    sa.select(*_COLUMNS)
+    .join(repository, repository.c.id == manifest.c.repository_id)
+    .where(repository.c.name == bindparam("repository"), manifest.c.digest == bindparam("digest"))
+)
+_BY_TAG = (
+    sa.select(*_COLUMNS)
+    .join(tag, sa.and_(tag.c.repository_id == manifest.c.repository_id, tag.c.digest == manifest.c.digest))
+    .join(repository, repository.c.id == tag.c.repository_id)
+    .where(repository.c.name == bindparam("repository"), tag.c.name == bindparam("tag"))
+)
+_ID = sa.select(manifest.c.id).where(
+    manifest.c.repository_id == bindparam("repository_id"), manifest.c.digest == bindparam("digest")
+)
+_PRESENT = sa.select(manifest.c.digest).where(
+    manifest.c.repository_id == bindparam("repository_id"),
+    manifest.c.digest.in_(bindparam("digests", expanding=True)),
+)
+_REFERRERS = (
+    sa.select(manifest.c.digest, manifest.c.referrer)
+    .join(repository, repository.c.id == manifest.c.repository_id)
+    .where(
+        repository.c.name == bindparam("repository"),
+        manifest.c.subject == bindparam("subject"),
+        manifest.c.digest > bindparam("after"),
+    )
+    .order_by(manifest.c.digest)
+    .limit(bindparam("limit"))
+)
+_REFERRERS_OF_TYPE = _REFERRERS.where(manifest.c.artifact_type == bindparam("artifact_type"))
+
+
+def get(tx: sa.Connection, name: Repository, wanted: Tag | Digest) -> Stored | None:
+    """The manifest under a tag or a digest, in one query; None when the repository has none."""
+    if isinstance(wanted, Digest):
+        row = tx.execute(_BY_DIGEST, {"repository": name, "digest": wanted}).first()
+    else:
+        row = tx.execute(_BY_TAG, {"repository": name, "tag": wanted}).first()
+    return None if row is None else Stored(Digest(row.digest), row.media_type, bytes(row.payload))
+
+
+def absent_references(
+    tx: sa.Connection, name: Repository, document: Manifest, need_blobs: bool, need_children: bool
+) -> list[Digest]:
+    """What *document* names and the repository does not have, in the order in which it is named."""
+    repository_id = names.find(tx, name)
+    wanted = [descriptor.digest for descriptor in document.blobs()] if need_blobs else []
+    missing = wanted if repository_id is None else blobs.absent(tx, repository_id, wanted)
+    children = [descriptor.digest for descriptor in document.children()] if need_children else []
+    if repository_id is not None and children:
+        children = _absent_children(tx, repository_id, children)
+    return missing + children
+
+
+def _absent_children(tx: sa.Connection, repository_id: int, children: Sequence[Digest]) -> list[Digest]:
+    """Children that are neither manifests nor blobs: a build cache lists its layers in an index."""
+    present: set[str] = set()
+    for chunk in blobs.chunks(set(children)):
+        present.update(tx.execute(_PRESENT, {"repository_id": repository_id, "digests": chunk}).scalars())
+    missing = [digest for digest in children if digest not in present]
+    return blobs.absent(tx, repository_id, missing) if missing else []
+
+
+def put(tx: sa.Connection, name: Repository, stored: Stored, document: Manifest, with_tags: Sequence[Tag]) -> None:
+    """Record a manifest, what it names, and the tags that shall point to it; safe to repeat."""
+    repository_id = names.find_or_add(tx, name)
+    key = {"repository_id": repository_id, "digest": stored.digest}
+    present = tx.execute(_ID, key).scalar()
+    if present is None:
+        _insert(tx, repository_id, stored, document)
+    else:
+        _retype(tx, present, stored)
+    for name_of_tag in with_tags:
+        tags.move(tx, repository_id, name_of_tag, stored.digest)
+
+
+def _insert(tx: sa.Connection, repository_id: int, stored: Stored, document: Manifest) -> None:
+    descriptor = document.referrer_descriptor(stored.digest, len(stored.payload))
+    manifest_id = tx.execute(
+        manifest.insert().returning(manifest.c.id),
+        {
+            "repository_id": repository_id,
+            "digest": stored.digest,
+            "media_type": stored.media_type,
+            "payload": stored.payload,
+            "subject": None if document.subject is None else document.subject.digest,
+            "artifact_type": document.referrer_type(),
+            "referrer": None if document.subject is None else json.dumps(descriptor, ensure_ascii=False),
+            "pushed_ms": names.now_ms(),
+        },
+    ).scalar_one()
+    named = {descriptor.digest for descriptor in (*document.blobs(), *document.children())}
+    named.update(layer.digest for layer in document.layers)
+    if named:
+        tx.execute(reference.insert(), [{"manifest_id": manifest_id, "digest": item} for item in sorted(named)])
+
+
+def _retype(tx: sa.Connection, manifest_id: int, stored: Stored) -> None:
+    """The same bytes pushed as another type: the last one counts."""
+    changed = tx.execute(
+        manifest.update()
+        .where(manifest.c.id == manifest_id, manifest.c.media_type != stored.media_type)
+        .values(media_type=stored.media_type)
+    )
+    if changed.rowcount:
+        changes.mark(tx)
+
+
+def remove(tx: sa.Connection, name: Repository, digest: Digest) -> bool:
+    """Remove a manifest and every tag that points to it; False when the repository has none."""
+    repository_id = names.find(tx, name)
+    if repository_id is None:
+        return False
+    manifest_id = tx.execute(_ID, {"repository_id": repository_id, "digest": digest}).scalar()
+    if manifest_id is None:
+        return False
+    tx.execute(tag.delete().where(tag.c.repository_id == repository_id, tag.c.digest == digest))
+    tx.execute(reference.delete().where(reference.c.manifest_id == manifest_id))
+    tx.execute(manifest.delete().where(manifest.c.id == manifest_id))
+    changes.mark(tx)
+    return True
+
+
+def referrers(
+    tx: sa.Connection, name: Repository, subject: Digest, artifact_type: str | None, after: str, limit: int
+) -> list[tuple[str, str]]:
+    """Digest and list entry (JSON) of up to *limit* manifests that refer to *subject*, after a digest."""
+    values = {"repository": name, "subject": subject, "after": after, "limit": limit}
+    if artifact_type is None:
+        rows = tx.execute(_REFERRERS, values)
+    else:
+        rows = tx.execute(_REFERRERS_OF_TYPE, {**values, "artifact_type": artifact_type})
+    return [(row.digest, row.referrer) for row in rows]

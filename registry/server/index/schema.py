@@ -1,0 +1,118 @@
+"""The index's tables. A change here goes with a migration in migrations/versions.
+
+Names and digests compare byte by byte in every database, so that paging has one order: SQLite's BINARY,
+PostgreSQL's "C". Times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def text() -> sa.types.TypeEngine[str]:
+    """Text that is compared byte by byte."""
+    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+repository = sa.Table(
+    "repository",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", text(), nullable=False, unique=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+)
+
+# The bytes that the content store has, whichever repositories may read them.
+blob = sa.Table(
+    "blob",
+    metadata,
+    sa.Column("digest", text(), primary_key=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("stored_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Which repository may read which blob: a digest alone is no right to bytes.
+blob_link = sa.Table(
+    "blob_link",
+    metadata,
+    sa.Column("repository_id", sa.Integer, primary_key=True),
+    sa.Column("digest", text(), primary_key=True),
+    sa.Column("linked_ms", sa.BigInteger, nullable=False),
+    sa.Index(None, "digest"),
+    sqlite_with_rowid=False,
+)
+
+manifest = sa.Table(
+    "manifest",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("repository_id", sa.Integer, nullable=False),
+    sa.Column("digest", text(), nullable=False),
+    sa.Column("media_type", text(), nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("subject", text()),
+    sa.Column("artifact_type", text()),
+    # The entry of the subject's referrers list, as JSON; null without a subject.
+    sa.Column("referrer", sa.Text),
+    sa.Column("pushed_ms", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("repository_id", "digest"),
+    sa.Index(None, "repository_id", "subject", "digest"),
+    sa.Index(None, "digest"),
+)
+
+# What each manifest names: its config and layers, or an index's children.
+reference = sa.Table(
+    "reference",
+    metadata,
+    sa.Column("manifest_id", sa.Integer, primary_key=True),
+    sa.Column("digest", text(), primary_key=True),
+    sa.Index(None, "digest"),
+    sqlite_with_rowid=False,
+)
+
+tag = sa.Table(
+    "tag",
+    metadata,
+    sa.Column("repository_id", sa.Integer, primary_key=True),
+    sa.Column("name", text(), primary_key=True),
+    sa.Column("digest", text(), nullable=False),
+    sa.Column("moved_ms", sa.BigInteger, nullable=False),
+    sa.Index(None, "repository_id", "digest"),
+    sqlite_with_rowid=False,
+)
+
+# An upload between its first request and its last. `tail` are bytes too few to be worth a file or a part;
+# the content store has the others. A finished one keeps its digest for a while, so that finishing twice is fine.
+upload = sa.Table(
+    "upload",
+    metadata,
+    sa.Column("id", text(), primary_key=True),
+    sa.Column("repository", text(), nullable=False),
+    sa.Column("owner", text(), nullable=False),
+    sa.Column("algorithm", text(), nullable=False),
+    sa.Column("stored_bytes", sa.BigInteger, nullable=False),
+    sa.Column("hash_state", sa.LargeBinary, nullable=False),
+    sa.Column("parts", sa.LargeBinary, nullable=False),
+    sa.Column("tail", sa.LargeBinary, nullable=False),
+    sa.Column("finished_digest", text()),
+    sa.Column("touched_ms", sa.BigInteger, nullable=False),
+    sa.Index(None, "owner", "finished_digest"),
+    sa.Index(None, "touched_ms"),
+)
+
+# One row: how often an answer that somebody may have cached became wrong.
+change = sa.Table(
+    "change",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)

@@ -1,0 +1,154 @@
+"""Uploads between their first request and their last, so that any process can go on with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from registry.content.store import Progress
+from registry.oci.digest import Digest
+from registry.oci.reference import Repository
+from registry.server.index.names import now_ms
+from registry.server.index.schema import upload
+
+_NOTHING = Progress()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An upload as the index has it. `stored` is with the content store, `tail` follows it."""
+
+    id: str
+    repository: Repository
+    owner: str
+    algorithm: str
+    stored: Progress = _NOTHING
+    tail: bytes = b""
+    finished: Digest | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """All bytes taken in so far."""
+        return self.stored.size_bytes + len(self.tail)
+
+
+_GET = sa.select(upload).where(upload.c.id == bindparam("id"))
+_OPEN = sa.select(sa.func.count()).select_from(
+    sa.select(sa.literal(1))
+    .where(upload.c.owner == bindparam("owner"), upload.c.finished_digest.is_(None))
+    .limit(bindparam("limit"))
+    .subquery()
+)
+_UPDATE = (
+    upload.update()
+    .where(
+        upload.c.id == bindparam("session"),
+        upload.c.stored_bytes == bindparam("was_stored"),
+        sa.func.length(upload.c.tail) == bindparam("was_tail"),
+        upload.c.finished_digest.is_(None),
+    )
+    .values(
+        stored_bytes=bindparam("stored_bytes"),
+        hash_state=bindparam("hash_state"),
+        parts=bindparam("parts"),
+        tail=bindparam("tail"),
+        touched_ms=bindparam("touched_ms"),
+    )
+)
+_FINISH = (
+    upload.update()
+    .where(upload.c.id == bindparam("session"))
+    .values(
+        finished_digest=bindparam("digest"),
+        touched_ms=bindparam("touched_ms"),
+        tail=b"",
+        hash_state=b"",
+        parts=b"",
+    )
+)
+
+
+def _columns(progress: Progress, tail: bytes) -> dict[str, object]:
+    return {
+        "stored_bytes": progress.size_bytes,
+        "hash_state": progress.hash_state,
+        "parts": progress.parts,
+        "tail": tail,
+        "touched_ms": now_ms(),
+    }
+
+
+def add(tx: sa.Connection, session: Session, open_max: int) -> bool:
+    """Record a new upload; False when its owner has *open_max* open already."""
+    count = tx.execute(_OPEN, {"owner": session.owner, "limit": open_max}).scalar_one()
+    if count >= open_max:
+        return False
+    tx.execute(
+        upload.insert(),
+        {
+            "id": session.id,
+            "repository": session.repository,
+            "owner": session.owner,
+            "algorithm": session.algorithm,
+            "finished_digest": None,
+            **_columns(session.stored, session.tail),
+        },
+    )
+    return True
+
+
+def get(tx: sa.Connection, session: str) -> Session | None:
+    """An upload by its id, finished ones included."""
+    row = tx.execute(_GET, {"id": session}).first()
+    if row is None:
+        return None
+    return Session(
+        id=row.id,
+        repository=Repository(row.repository),
+        owner=row.owner,
+        algorithm=row.algorithm,
+        stored=Progress(row.stored_bytes, bytes(row.hash_state), bytes(row.parts)),
+        tail=bytes(row.tail),
+        finished=None if row.finished_digest is None else Digest(row.finished_digest),
+    )
+
+
+def advance(tx: sa.Connection, was: Session, stored: Progress, tail: bytes) -> bool:
+    """Record more bytes; False when another request has moved the upload since *was* was read."""
+    changed = tx.execute(
+        _UPDATE,
+        {
+            "session": was.id,
+            "was_stored": was.stored.size_bytes,
+            "was_tail": len(was.tail),
+            **_columns(stored, tail),
+        },
+    )
+    return bool(changed.rowcount)
+
+
+def finish(tx: sa.Connection, session: str, digest: Digest) -> None:
+    """Close an upload; it is remembered for a while, so that the same last request is answered the same."""
+    tx.execute(_FINISH, {"session": session, "digest": digest, "touched_ms": now_ms()})
+
+
+def remove(tx: sa.Connection, session: str) -> None:
+    """Forget an upload; safe to repeat."""
+    tx.execute(upload.delete().where(upload.c.id == session))
+
+
+def stale(tx: sa.Connection, open_before_ms: int, finished_before_ms: int, limit: int) -> list[Session]:
+    """Uploads last touched before a moment: unfinished ones before the first, finished before the second."""
+    found = tx.execute(
+        sa.select(upload.c.id)
+        .where(
+            sa.or_(
+                sa.and_(upload.c.finished_digest.is_(None), upload.c.touched_ms < open_before_ms),
+                sa.and_(upload.c.finished_digest.is_not(None), upload.c.touched_ms < finished_before_ms),
+            )
+        )
+        .limit(limit)
+    ).scalars()
+    return [session for name in found if (session := get(tx, name)) is not None]

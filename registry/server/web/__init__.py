@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: parse a request into values, call a service, render what it says."""

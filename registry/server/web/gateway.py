@@ -1,0 +1,212 @@
+"""The ASGI application of the distribution API: one request from its path to its log line.
+
+What a request costs before its handler runs: one dictionary look-up for a path seen before, one for its
+method, and the gate. The rest of the site (health, pages) is a Starlette application behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.oci.errors import RegistryError
+from registry.server.auth.caller import Action
+from registry.server.service.policy import Policy
+from registry.server.service.repository import Repositories
+from registry.server.service.uploads import Uploads
+from registry.server.web import blobs, errors, lists, manifests, routes, uploads
+from registry.server.web.context import Context, Gate, Handler
+from registry.server.web.http import ClientGone, Reply, Request, Stream, json_reply
+from registry.server.web.proxies import Proxies
+from registry.server.web.routes import Kind, Route
+from registry.server.web.throttle import Throttle
+from registry.server.web.transfers import Transfers
+
+log = logging.getLogger("hythe.request")
+
+_API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+
+
+async def show_version(context: Context, request: Request, route: Route) -> Reply:
+    """`GET /v2/`: this is a registry, and the caller may come in"""
+    return json_reply({})
+
+
+# What each path does, and the right that it needs on its repository. Reading an upload's standing and
+# cancelling it are part of pushing.
+HANDLERS: dict[Kind, dict[str, tuple[Handler, Action | None]]] = {
+    Kind.BASE: {"GET": (show_version, None)},
+    Kind.CATALOGUE: {"GET": (lists.list_repositories, None)},
+    Kind.MANIFEST: {
+        "GET": (manifests.get_manifest, "pull"),
+        "PUT": (manifests.put_manifest, "push"),
+        "DELETE": (manifests.delete_manifest, "delete"),
+    },
+    Kind.BLOB: {"GET": (blobs.get_blob, "pull"), "DELETE": (blobs.delete_blob, "delete")},
+    Kind.UPLOADS: {"POST": (uploads.begin_upload, "push")},
+    Kind.UPLOAD: {
+        "GET": (uploads.get_upload, "push"),
+        "PATCH": (uploads.patch_upload, "push"),
+        "PUT": (uploads.put_upload, "push"),
+        "DELETE": (uploads.delete_upload, "push"),
+    },
+    Kind.TAGS: {"GET": (lists.list_tags, "pull")},
+    Kind.REFERRERS: {"GET": (lists.list_referrers, "pull")},
+}
+for _methods in HANDLERS.values():
+    if "GET" in _methods:
+        _methods["HEAD"] = _methods["GET"]
+
+
+class Gateway:
+    """The application. *site* answers what is not under /v2/."""
+
+    def __init__(
+        self,
+        repositories: Repositories,
+        pushes: Uploads,
+        policy: Policy,
+        gate: Gate,
+        site: ASGIApp,
+        proxies: Proxies,
+        throttle: Throttle,
+        body_idle_seconds: float,
+        transfers: Transfers,
+    ) -> None:
+        self._repositories = repositories
+        self._uploads = pushes
+        self._policy = policy
+        self._gate = gate
+        self._site = site
+        self._proxies = proxies
+        self._throttle = throttle
+        self._idle_seconds = body_idle_seconds
+        self._transfers = transfers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["path"] + "/").startswith(routes.PREFIX):
+            await self._serve(scope, receive, send)
+        else:
+            await self._site(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        request = Request(scope, receive, self._idle_seconds, self._proxies.client(scope))
+        reply = await self._answer(request)
+        sent = 0
+        try:
+            with self._transfers.counted(isinstance(reply, Stream)):
+                sent = await _send(reply, request, send, self._idle_seconds)
+        finally:
+            if log.isEnabledFor(logging.INFO):
+                log.info("request.done", extra={"fields": _fields(request, reply, sent, began)})
+
+    async def _answer(self, request: Request) -> Reply | Stream:
+        """The reply to *request*, whatever happens."""
+        try:
+            self._throttle.take(request.client)
+            route = routes.find(request.path if request.path != "/v2" else routes.PREFIX)
+            if route is None:
+                return errors.render(errors.NotFound("no such path in the distribution API"))
+            methods = HANDLERS[route.kind]
+            found = methods.get(request.method)
+            if found is None:
+                return errors.render(errors.MethodUnknown(request.method, ", ".join(sorted(methods))))
+            handler, action = found
+            return await self._handle(handler, action, request, route)
+        except RegistryError as error:
+            return self._refused(request, error)
+        except ClientGone as error:
+            request.notes["error"] = str(error)
+            return errors.render_gone(error)
+        except Exception as error:
+            return _fault(request, error)
+
+    async def _handle(
+        self, handler: Handler, action: Action | None, request: Request, route: Route
+    ) -> Reply | Stream:
+        caller = await self._gate.admit(request, action, route.repository if action else None)
+        if caller.name:
+            request.notes["user"] = caller.name
+        if route.repository:
+            request.notes["repo"] = route.repository
+        context = Context(self._repositories, self._uploads, self._policy, self._transfers.piece_bytes, caller)
+        with self._transfers.counted(request.method in ("PATCH", "PUT", "POST")):
+            return await handler(context, request, route)
+
+    def _refused(self, request: Request, error: RegistryError) -> Reply:
+        request.notes["error"] = error.message
+        reply = errors.render(error)
+        if reply.status >= 500:
+            log.error(
+                "request.failed",
+                extra={"fields": {"path": request.path, "error": error.message}},
+                exc_info=error,
+            )
+        return reply
+
+
+def _fault(request: Request, error: Exception) -> Reply:
+    """A fault of ours: the log gets everything, the client an id to ask about."""
+    fault = secrets.token_hex(6)
+    request.notes["fault"] = fault
+    log.error("request.failed", extra={"fields": {"path": request.path, "fault": fault}}, exc_info=error)
+    return errors.render_fault(fault)
+
+
+def _fields(request: Request, reply: Reply | Stream, sent: int, began: float) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "path": request.path,
+        "status": reply.status,
+        "ms": round((time.perf_counter() - began) * 1000, 1),
+        "received": request.received_bytes,
+        "sent": sent,
+        "client": request.client,
+        **request.notes,
+    }
+
+
+async def _send(reply: Reply | Stream, request: Request, send: Send, idle_seconds: float) -> int:
+    """Send *reply* and return how many bytes of body went out."""
+    headers = [*reply.headers, _API_VERSION]
+    if isinstance(reply, Stream):
+        headers.append((b"content-length", str(reply.length).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        return await _send_pieces(reply, request, send, idle_seconds)
+    body = b"" if request.method == "HEAD" else reply.body
+    length = len(reply.body) if reply.length is None else reply.length
+    if reply.status not in (204, 304):
+        headers.append((b"content-length", str(length).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+    return len(body)
+
+
+async def _send_pieces(reply: Stream, request: Request, send: Send, idle_seconds: float) -> int:
+    """Send the pieces of a stream; stop reading when the client is gone or takes nothing for too long."""
+    is_gone: Callable[[], bool] = request.scope.get("hythe.is_gone", lambda: False)
+    sent = 0
+    try:
+        async for piece in reply.pieces:
+            if is_gone():
+                request.notes["error"] = "the client went away"
+                return sent
+            async with asyncio.timeout(idle_seconds):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            sent += len(piece)
+        await send({"type": "http.response.body", "body": b""})
+    except TimeoutError:
+        # Returning with the body unfinished makes the server close the connection.
+        request.notes["error"] = f"the client took no byte for {idle_seconds:g} s"
+    except Exception as error:
+        _fault(request, error)
+    finally:
+        reply.close()
+    return sent

@@ -1,0 +1,52 @@
+"""Fixtures that every test may use: servers, and HTTP clients for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.server import Server
+
+MakeServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server with default settings that the whole session shares; use a repository name of your own."""
+    running = Server(tmp_path_factory.mktemp("server")).start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    """Start servers with settings of the test's own: `make_server(server={"workers": 2})`."""
+    servers: list[Server] = []
+
+    def make(environment: dict[str, str] | None = None, start: bool = True, **settings: Any) -> Server:
+        made = Server(tmp_path / f"server{len(servers)}", settings, environment)
+        servers.append(made)
+        return made.start() if start else made
+
+    yield make
+    for running in servers:
+        running.kill()
+
+
+@pytest.fixture(scope="session")
+def http(server: Server) -> Iterator[httpx.Client]:
+    """An HTTP client for the shared server; follows no redirects and reads no proxy settings."""
+    with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def repository(request: pytest.FixtureRequest) -> str:
+    """A repository name that belongs to this test alone."""
+    words = "".join(c if c.isascii() and c.isalnum() else "-" for c in request.node.name.lower())
+    parts = [part for part in words.split("-") if part]
+    return "test/" + "-".join(parts)[:120].rstrip("-") + f"/r{abs(hash(request.node.nodeid)) % 10**8}"
