@@ -56,8 +56,11 @@ class Index(Protocol):
         """As `write`, but a power cut may take it back: for what a client would only repeat."""
         ...
 
-    def epoch(self) -> int:
-        """A number that has moved when an answer from before may be wrong now; costs microseconds."""
+    async def epoch(self) -> int:
+        """A number that has moved when an answer from before this call may be wrong now.
+
+        What any process had committed before this call is seen by it.
+        """
         ...
 
     def close(self) -> None:
@@ -175,7 +178,7 @@ class EmbeddedIndex:
         self._jobs.put(_Job(function, args, kwargs, durable, loop, future))
         return future
 
-    def epoch(self) -> int:
+    async def epoch(self) -> int:
         # The pragma moves with every commit of any other connection; only then is the counter read.
         (version,) = self._pragma.execute("PRAGMA data_version").fetchone()
         if version != self._data_version:

@@ -6,16 +6,19 @@ Only what exists is kept: absence is looked up each time, so that what one worke
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Hot(Generic[T]):
-    """The most recently used answers, up to *size_max_bytes*, valid while *epoch* stands still."""
+    """The most recently used answers, up to *size_max_bytes*, valid while *epoch* stands still.
 
-    def __init__(self, epoch: Callable[[], int], size_max_bytes: int) -> None:
+    Without an *epoch* they are valid for ever, as bytes under their digest are.
+    """
+
+    def __init__(self, size_max_bytes: int, epoch: Callable[[], Awaitable[int]] | None = None) -> None:
         self._epoch = epoch
         self._size_max_bytes = size_max_bytes
         self._size_bytes = 0
@@ -27,9 +30,9 @@ class Hot(Generic[T]):
         """The epoch that the last `get` saw. Take it before the database is read, and hand it to `put`."""
         return self._seen_epoch
 
-    def get(self, key: Hashable) -> T | None:
+    async def get(self, key: Hashable) -> T | None:
         """The answer under *key* if it is kept and still right."""
-        epoch = self._epoch()
+        epoch = self._seen_epoch if self._epoch is None else await self._epoch()
         if epoch != self._seen_epoch:
             self._seen_epoch = epoch
             self._entries.clear()

@@ -61,10 +61,10 @@ class Repositories:
         self._index = index
         self._store = store
         self._policy = policy
-        self._hot: Hot[Stored] = Hot(index.epoch, _HOT_MANIFESTS_BYTES)
+        self._hot: Hot[Stored] = Hot(_HOT_MANIFESTS_BYTES, index.epoch)
         # Bytes under a digest never change, so these are right for ever; who may read them is asked each time.
-        self._small: Hot[bytes] = Hot(lambda: 0, _HOT_BLOBS_BYTES)
-        self._links: Hot[int] = Hot(index.epoch, 8 << 20)
+        self._small: Hot[bytes] = Hot(_HOT_BLOBS_BYTES)
+        self._links: Hot[int] = Hot(8 << 20, index.epoch)
 
     # --- manifests
 
@@ -73,7 +73,7 @@ class Repositories:
 
         A hot one costs neither a query nor a thread hop.
         """
-        stored = self.hot_manifest(repository, wanted)
+        stored = await self._hot.get((repository, wanted))
         if stored is not None:
             return stored
         moment = self._hot.moment
@@ -82,10 +82,6 @@ class Repositories:
             raise ManifestUnknown(wanted)
         self._hot.put((repository, wanted), stored, len(stored.payload) + 500, moment)
         return stored
-
-    def hot_manifest(self, repository: str, wanted: str) -> Stored | None:
-        """The manifest if it is kept in memory and still right."""
-        return self._hot.get((repository, wanted))
 
     async def image_for_old_client(self, repository: Repository, index: Stored) -> Stored:
         """The linux/amd64 image of an index, for a docker client that knows no indexes.
@@ -191,7 +187,7 @@ class Repositories:
     async def blob_size(self, repository: Repository, digest: Digest) -> int:
         """The length in bytes of a blob that the repository has. Raises BlobUnknown."""
         key = (repository, digest)
-        size_bytes = self._links.get(key)
+        size_bytes = await self._links.get(key)
         if size_bytes is None:
             moment = self._links.moment
             size_bytes = await self._index.read(blobs.size, repository, digest)
@@ -208,7 +204,7 @@ class Repositories:
         size_bytes = await self.blob_size(repository, digest)
         if size_bytes > _HOT_BLOB_MAX_BYTES:
             return await self._store.open(digest)
-        data = self._small.get(digest)
+        data = await self._small.get(digest)
         if data is None:
             data = await self._store.read(digest)
             self._small.put(digest, data, len(data) + 200, self._small.moment)
