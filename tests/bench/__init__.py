@@ -1,0 +1,1 @@
+"""`python -m tests.bench`: this registry and a peer, measured side by side in one run."""
