@@ -5,6 +5,7 @@ The variable of `server.port` is `HYTHE_SERVER_PORT`. config.example.yaml docume
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     tls_certificate: str | None = None
     tls_key: str | None = None
+    public_url: Annotated[str, Meta(pattern=r"^(https?://[^/?#\s\"]+)?$")] = ""
     trusted_proxies: tuple[str, ...] = ()
     shutdown_grace_seconds: Seconds = 20.0
     keep_alive_seconds: Seconds = 75.0
@@ -71,6 +73,16 @@ class PolicySettings(Struct, frozen=True, forbid_unknown_fields=True):
     sparse: Literal["none", "indexes", "all"] = "none"
 
 
+class AccountSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is let in."""
+
+    enabled: Literal["auto", "always", "never"] = "auto"
+    service: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] = "hythe"
+    token_lifetime_seconds: Annotated[float, Meta(ge=60, le=86_400)] = 300.0
+    anonymous_pull: tuple[str, ...] = ()
+    htpasswd: str = ""
+
+
 class LoggingSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What it writes to standard error."""
 
@@ -86,7 +98,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     index: IndexSettings = IndexSettings()
     limits: LimitSettings = LimitSettings()
     policy: PolicySettings = PolicySettings()
+    accounts: AccountSettings = AccountSettings()
     logging: LoggingSettings = LoggingSettings()
+
+    def has_accounts(self) -> bool:
+        """Whether one has to log in: as set, else as soon as others than this machine can connect."""
+        if self.accounts.enabled != "auto":
+            return self.accounts.enabled == "always"
+        return not is_loopback(self.server.host)
 
     def data_directory(self) -> Path:
         """`storage.directory`, or the place where such data belong for this user."""
@@ -96,6 +115,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             return Path("/var/lib/hythe/registry")
         base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
         return Path(base).expanduser() / "hythe" / "registry"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def variables() -> Iterator[tuple[str, tuple[str, str]]]:
@@ -168,7 +197,7 @@ def _overrides(environment: Mapping[str, str]) -> dict[tuple[str, str], Any]:
     for name, place in known.items():
         if name in environment:
             value = environment[name]
-            is_list = place == ("server", "trusted_proxies")
+            is_list = isinstance(getattr(getattr(Settings(), place[0]), place[1]), tuple)
             found[place] = [part for part in value.replace(",", " ").split() if part] if is_list else value
     return found
 

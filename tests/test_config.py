@@ -45,6 +45,9 @@ def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: 
         "HYTHE_SERVER_TLS_CERTIFICATE": readable,
         "HYTHE_SERVER_TLS_KEY": readable,
         "HYTHE_LIMITS_MANIFEST_SIZE_BYTES": "5000000",
+        "HYTHE_SERVER_PUBLIC_URL": "https://registry.example.com",
+        "HYTHE_ACCOUNTS_ENABLED": "always",
+        "HYTHE_ACCOUNTS_TOKEN_LIFETIME_SECONDS": "600",
     }
     text = special.get(name) or values.get(type(default), "somewhere")
     environment = {name: text}

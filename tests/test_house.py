@@ -12,8 +12,17 @@ PACKAGE = Path(__file__).parent.parent / "registry"
 
 # From the top down: a module may import from its own room and from the rooms after it that it can see.
 TOWERS = [
-    ["cli", "server.wiring", "server.web", "server.service", "server.index", "transfer", "content", "oci"],
-    ["cli", "server.wiring", "server.web", "server.service", "server.auth", "transfer", "content", "oci"],
+    [
+        "cli",
+        "server.wiring",
+        "server.web",
+        "server.service",
+        "server.index",
+        "server.auth",
+        "transfer",
+        "content",
+        "oci",
+    ],
     ["cli", "client.build", "client.runtime", "client.images", "transfer", "content", "oci"],
 ]
 # Modules that every room, or only the named ones, may use.

@@ -47,9 +47,7 @@ def upgrade() -> None:
         sa.Column("pushed_ms", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("repository_id", "digest", name="uq_manifest_repository_id_digest"),
     )
-    op.create_index(
-        "ix_manifest_repository_id_subject_digest", "manifest", ["repository_id", "subject", "digest"]
-    )
+    op.create_index("ix_manifest_repository_id_subject_digest", "manifest", ["repository_id", "subject", "digest"])
     op.create_index("ix_manifest_digest", "manifest", ["digest"])
     op.create_table(
         "reference",

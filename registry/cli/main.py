@@ -26,22 +26,33 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (server.host)")
     serve.add_argument("--port", type=int, help="port to listen on (server.port)")
     serve.add_argument("--workers", type=int, metavar="N", help="processes (server.workers)")
+    # Its verbs are in cli/admin.py, which is imported only for them.
+    verbs.add_parser("admin", help="accounts, tokens, rights and the audit log", add_help=False)
     return top
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
-    options = parser().parse_args(arguments)
-    if options.verb is None:
-        parser().print_help()
-        sys.exit(EXIT_USAGE)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        from registry.cli import serve
-
-        status = serve.serve(options)
+        status = _run(words)
     except HytheError as error:
         print(f"hythe: {error}", file=sys.stderr)
         status = EXIT_FAILURE
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _run(words: Sequence[str]) -> int:
+    if words[:1] == ["admin"]:
+        from registry.cli import admin
+
+        return admin.run(words[1:])
+    options = parser().parse_args(words)
+    if options.verb is None:
+        parser().print_help()
+        return EXIT_USAGE
+    from registry.cli import serve
+
+    return serve.serve(options)

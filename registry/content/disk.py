@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from registry import failpoints
 from registry.oci.errors import StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -73,7 +74,7 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o750)
-    flush_directory(path.parent)
+    flush_directory(path.parent)  # also when it was another: its name has to last for us too
 
 
 def publish(temporary: Path, final: Path) -> None:
@@ -81,10 +82,10 @@ def publish(temporary: Path, final: Path) -> None:
     try:
         os.rename(temporary, final)
     except FileNotFoundError:
-        if final.parent.is_dir():
-            raise
+        # Another writer may be making the directory at this moment: only a second failure is one.
         make_directory(final.parent)
         os.rename(temporary, final)
+    failpoints.reach("blob.renamed")
     flush_directory(final.parent)
 
 
@@ -113,8 +114,7 @@ def is_named(fd: int, path: Path) -> bool:
     return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def remove_if_empty(path: Path) -> None:
-    """Delete a file that nothing was written to."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size == 0:
-            path.unlink()
+def remove_if_empty(fd: int, path: Path) -> None:
+    """Delete an open file that nothing was written to, if *path* is still its name."""
+    if os.fstat(fd).st_size == 0 and is_named(fd, path):
+        remove(path)

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,6 +61,17 @@ class FileStore:
                     await asyncio.wait([step])
             raise
 
+    async def _open(self, path: Path, flags: int) -> int:
+        """Open a file in a thread; for a caller who is cancelled meanwhile it is closed again."""
+        opened: list[int] = []
+        try:
+            await self._run(lambda: opened.append(os.open(path, flags | os.O_CLOEXEC, 0o640)))
+        except asyncio.CancelledError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened[0]
+
     def path(self, digest: Digest) -> Path:
         """Where a blob lies when it is here."""
         encoded = digest.encoded
@@ -73,7 +85,7 @@ class FileStore:
 
     async def open(self, digest: Digest) -> FileBlob:
         try:
-            fd = await self._run(os.open, self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            fd = await self._open(self.path(digest), os.O_RDONLY)
         except FileNotFoundError:
             raise ContentMissing(digest) from None
         return FileBlob(fd, os.fstat(fd).st_size, self._pool)
@@ -119,9 +131,11 @@ class FileStore:
         try:
             yield held
         finally:
-            if not held.begun:
-                await self._run(disk.remove_if_empty, path)
-            os.close(fd)
+            try:
+                if not held.begun:
+                    await self._run(disk.remove_if_empty, fd, path)
+            finally:
+                held.close()
 
     async def _hold(self, path: Path) -> int:
         """Open and lock an upload's file; a holder that is just letting go is waited for.
@@ -130,7 +144,7 @@ class FileStore:
         """
         for pause in (*_BUSY_WAIT_SECONDS, None):
             with disk.full_disk_is_an_answer():
-                fd = await self._run(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+                fd = await self._open(path, os.O_RDWR | os.O_CREAT)
             if disk.lock(fd) and disk.is_named(fd, path):
                 return fd
             os.close(fd)
@@ -208,16 +222,33 @@ class FileUpload:
         self._progress = Progress()
         self._hasher = Hasher()
         self._written_back_bytes = 0
-        self._published_already = False
+        # The file is a blob by now, or may be: nothing is written to it or cut off any more.
+        self._sealed = False
+        self._in_use = threading.Lock()
         self.begun = False
         self.size_bytes = 0
+
+    async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step that works on the open file; the file stays open until it is over."""
+
+        def while_open() -> T:
+            with self._in_use:
+                return step(*args, **kwargs)
+
+        return await self._store._run(while_open)
+
+    def close(self) -> None:
+        """Let the file go, when no thread works on it; that is a matter only for those cancelled twice."""
+        with self._in_use:
+            os.close(self._fd)
+            self._fd = -1
 
     async def begin(self, progress: Progress, algorithm: str) -> None:
         self.begun = True
         self._progress = progress
         self._algorithm = algorithm
-        # A commit whose row was never written took the file away; only the same commit can be repeated.
-        self._published_already = os.fstat(self._fd).st_size < progress.size_bytes
+        # A commit whose row was never written took the file away; only the same requests can be repeated.
+        self._sealed = os.fstat(self._fd).st_size < progress.size_bytes
         await self.revert()
         failpoints.reach("upload.created")
 
@@ -225,21 +256,22 @@ class FileUpload:
         state = self._progress.hash_state
         self._hasher = Hasher.resume(state) if state else Hasher(self._algorithm)
         self.size_bytes = self._written_back_bytes = self._progress.size_bytes
-        if not self._published_already:
-            await self._store._run(self._rewind)
+        await self._run(self._rewind)
 
     def _rewind(self) -> None:
-        os.ftruncate(self._fd, self.size_bytes)
-        os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
+        if not self._sealed:
+            os.ftruncate(self._fd, self.size_bytes)
+            os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
 
     async def append(self, pieces: Sequence[bytes]) -> None:
-        if self._published_already:
-            raise BlobUploadUnknown(self._path.name)
-        await self._store._run(self._append, pieces)
+        await self._run(self._append, pieces)
 
     def _append(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             self._hasher.update(piece)
+        if self._sealed:  # the same bytes once more, or `commit` will say that they are not
+            self.size_bytes += sum(map(len, pieces))
+            return
         with disk.full_disk_is_an_answer():
             self.size_bytes += disk.write_all(self._fd, pieces)
         failpoints.reach("upload.written")
@@ -249,45 +281,64 @@ class FileUpload:
             self._written_back_bytes = self.size_bytes
 
     async def park(self) -> Progress:
-        with disk.full_disk_is_an_answer():
-            await self._store._run(os.fdatasync, self._fd)
+        await self._run(self._flush)
         failpoints.reach("upload.flushed")
         return Progress(self.size_bytes, self._hasher.state())
 
+    def _flush(self) -> None:
+        if self._sealed:
+            raise BlobUploadUnknown(self._path.name)
+        with disk.full_disk_is_an_answer():
+            os.fdatasync(self._fd)
+
     async def commit(self, expected: Digest) -> int:
-        await self._store._run(self._commit, expected)
+        await self._run(self._commit, expected)
         return self.size_bytes
 
     def _commit(self, expected: Digest) -> None:
-        if self._published_already:
+        if self._sealed:
             self._commit_again(expected)
             return
-        _expect(expected, self._digest(expected.algorithm))
+        same = expected.algorithm == self._hasher.algorithm
+        _expect(expected, self._hasher.digest() if same else _hash_file(self._fd, expected.algorithm))
         with disk.full_disk_is_an_answer():
             os.fsync(self._fd)
             failpoints.reach("blob.flushed")
-            disk.publish(self._path, self._store.path(expected))
+            if not disk.is_named(self._fd, self._path):  # discarded meanwhile; the name may be another's
+                raise BlobUploadUnknown(self._path.name)
+            self._sealed = True
+            try:
+                disk.publish(self._path, self._store.path(expected))
+            except FileNotFoundError:
+                raise BlobUploadUnknown(self._path.name) from None
         failpoints.reach("blob.published")
 
     def _commit_again(self, expected: Digest) -> None:
+        """An earlier commit took the file away: see that it published these bytes, and finish what it began."""
         path = self._store.path(expected)
-        if self._hasher.digest() != expected or not path.exists():
+        try:
+            with path.open("rb", buffering=0) as published:
+                same = expected.algorithm == self._hasher.algorithm
+                known = expected if same else _hash_file(published.fileno(), self._hasher.algorithm)
+        except FileNotFoundError:
+            known = None
+        if known != self._hasher.digest():
             raise BlobUploadUnknown(self._path.name)
-        disk.remove_if_empty(self._path)
+        disk.flush_directory(path.parent)
+        disk.remove_if_empty(self._fd, self._path)
 
-    def _digest(self, algorithm: str) -> Digest:
-        """What came so far, by *algorithm*: read again when it is not the one that was hashed on the way in.
 
-        A client may name its algorithm only in the closing request.
-        """
-        if algorithm == self._hasher.algorithm:
-            return self._hasher.digest()
-        hasher = Hasher(algorithm)
-        offset = 0
-        while piece := os.pread(self._fd, _HASH_PIECE_BYTES, offset):
-            hasher.update(piece)
-            offset += len(piece)
-        return hasher.digest()
+def _hash_file(fd: int, algorithm: str) -> Digest:
+    """What a file has, by an algorithm that it was not hashed with on the way in.
+
+    A client may name its algorithm only in the closing request.
+    """
+    hasher = Hasher(algorithm)
+    offset = 0
+    while piece := os.pread(fd, _HASH_PIECE_BYTES, offset):
+        hasher.update(piece)
+        offset += len(piece)
+    return hasher.digest()
 
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)

@@ -166,10 +166,21 @@ class Hasher:
             raise ValueError("hash state of an unknown version")
         hasher = cls(names[0])
         context = state[_STATE_HEAD.size :]
-        # The count of bytes in the incomplete block is an index into it: libcrypto trusts it, we do not.
-        pending = int.from_bytes(context[-8:-4], sys.byteorder)
-        block = 64 if hasher.algorithm == "sha256" else 128
-        if len(context) != hasher._algorithm.context_bytes or pending >= block:
+        if len(context) != hasher._algorithm.context_bytes or not hasher._is_sound(context):
             raise ValueError("hash state is damaged")
         ctypes.memmove(hasher._context, context, len(context))
         return hasher
+
+    def _is_sound(self, context: bytes) -> bool:
+        """Whether the numbers in a context fit together: libcrypto trusts them, we do not.
+
+        It has the chaining values, the count of bits (its low word first), one block, the count of bytes in
+        that block (an index into it), and the length of the digest.
+        """
+        chain = self._algorithm.digest_bytes
+        word, block = chain // 8, chain * 2
+        low_bits, pending, digest_bytes = (
+            int.from_bytes(part, sys.byteorder)
+            for part in (context[chain : chain + word], context[-8:-4], context[-4:])
+        )
+        return pending * 8 == low_bits % (block * 8) and digest_bytes == chain

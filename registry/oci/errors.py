@@ -109,7 +109,7 @@ class ManifestTooLarge(RegistryError):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(
-            f"the manifest is larger than this registry accepts ({limit_bytes} bytes)", {"limit": limit_bytes}
+            f"the body is larger than this registry accepts ({limit_bytes} bytes)", {"limit": limit_bytes}
         )
 
 
@@ -180,9 +180,13 @@ class ParameterInvalid(RegistryError):
 
 
 class Unauthorized(RegistryError):
-    """Credentials are needed, or those that came are not good."""
+    """Credentials are needed, or those that came are not good.
+
+    `challenge` is the WWW-Authenticate value that tells a client how to get them.
+    """
 
     code = "UNAUTHORIZED"
+    challenge: str | None = None
 
 
 class Denied(RegistryError):
@@ -192,9 +196,10 @@ class Denied(RegistryError):
 
 
 class Unsupported(RegistryError):
-    """A setting switched this off, or it does not exist."""
+    """A setting switched this off, or it does not exist; `allowed` are the methods that there are."""
 
     code = "UNSUPPORTED"
+    allowed: str = ""
 
 
 class TooManyRequests(RegistryError):

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from registry.oci import media
-from registry.oci.descriptor import Descriptor
+from registry.oci.descriptor import Descriptor, refuse_folded
 from registry.oci.digest import Digest
 from registry.oci.errors import ManifestInvalid
 
@@ -27,7 +27,6 @@ _KNOWN_FIELDS = (
     "artifactType",
     "annotations",
 )
-_FOLDED = {name.lower(): name for name in _KNOWN_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +94,31 @@ def parse(data: bytes, content_type: str | None, references_max: int = 10_000) -
 
 def _document(data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data)
+        # Decoded here: json would take UTF-16 and a byte order mark, which Go's decoder refuses.
+        document = json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        if b"\\u" in data:
+            json.dumps(document, ensure_ascii=False).encode()
     except RecursionError:
         raise ManifestInvalid("the manifest is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ManifestInvalid("the manifest has half of a surrogate pair, which is no character") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
         raise ManifestInvalid(f"the manifest is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ManifestInvalid("the manifest is not a JSON object")
     return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of two fields of one name, readers take the first, the last, or a mixture."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ManifestInvalid("an object of the manifest has two fields of the same name")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ManifestInvalid(f"the manifest is not JSON: {name} is no value")
 
 
 def _media_type(document: dict[str, Any], content_type: str | None) -> str:
@@ -126,14 +142,8 @@ def _guess(document: dict[str, Any]) -> str:
 
 
 def _refuse_ambiguity(document: dict[str, Any], media_type: str) -> None:
-    """One reading only: two readers of the same bytes must see the same content.
-
-    Go's decoder, which most clients use, folds the case of field names; ours does not.
-    """
-    for name in document:
-        known = _FOLDED.get(name.lower())
-        if known is not None and known != name:
-            raise ManifestInvalid(f"the field {name!r} can be read as {known!r}")
+    """One reading only: two readers of the same bytes must see the same content."""
+    refuse_folded(document, _KNOWN_FIELDS)
     if media_type != media.OCI_ARTIFACT and document.get("schemaVersion") != 2:
         raise ManifestInvalid("schemaVersion is not 2")
     strangers = ("manifests",) if media_type in media.IMAGES else ("layers", "config")

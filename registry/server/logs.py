@@ -22,7 +22,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        # ASCII alone: U+2028 and its like end a line for some readers, and U+009B begins a terminal's command.
+        return json.dumps(line, default=str)
 
 
 class TextFormatter(logging.Formatter):
@@ -31,7 +32,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={_quoted(value)}" for name, value in getattr(record, "fields", {}).items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()} "
-        text = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}{fields}"
+        message = record.getMessage()
+        shown = message if message.isprintable() else json.dumps(message)
+        text = f"{self.formatTime(record, '%H:%M:%S')} {level}{shown}{fields}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

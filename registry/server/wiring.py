@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -16,22 +17,32 @@ from starlette.types import ASGIApp
 
 from registry.config import Settings
 from registry.content.files import FileStore
-from registry.server.index import changes
-from registry.server.index.engine import EmbeddedIndex
+from registry.oci.errors import ConfigurationError, HytheError
+from registry.server.auth.passwords import read_htpasswd
+from registry.server.auth.rights import public_pull
+from registry.server.index import changes, credentials
+from registry.server.index.engine import EmbeddedIndex, Index
 from registry.server.index.migrate import migrate_sqlite
+from registry.server.service.access import Access, KeyRing
+from registry.server.service.accounts import Accounts, Actor
 from registry.server.service.policy import Policy
 from registry.server.service.repository import Repositories
+from registry.server.service.tokens import Tokens
 from registry.server.service.uploads import Uploads
-from registry.server.web.context import OpenGate
+from registry.server.web.context import Gate, OpenGate
+from registry.server.web.endpoints import Endpoints, search_endpoints, token_endpoints
+from registry.server.web.gate import AccountsGate
 from registry.server.web.gateway import Gateway
 from registry.server.web.proxies import Proxies
 from registry.server.web.site import make_site
 from registry.server.web.throttle import Throttle
+from registry.server.web.tokens import TokenEndpoint
 from registry.server.web.transfers import Transfers
 
 log = logging.getLogger("hythe.server")
 
 _EXPIRY_EVERY_SECONDS = 300.0
+_HTPASSWD_EVERY_SECONDS = 3.0
 
 
 def index_path(settings: Settings) -> Path:
@@ -41,16 +52,42 @@ def index_path(settings: Settings) -> Path:
     return settings.data_directory() / "index.sqlite3"
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> str | None:
     """Create what is missing and bring the index to this release's schema; once, before any worker starts.
 
-    Raises ConfigurationError or OSError when the directory cannot be used.
+    Returns the new administrator's password on the first start with accounts, to be shown once. Raises
+    ConfigurationError or OSError when something cannot be used.
     """
     Proxies(settings.server.trusted_proxies)
-    FileStore(settings.data_directory(), threads=1).close()
+    public_pull(settings.accounts.anonymous_pull)
+    make_store(settings, threads=1).close()
+    prepare_index(settings)
+    return asyncio.run(_set_up(settings)) if settings.has_accounts() else None
+
+
+def prepare_index(settings: Settings) -> None:
+    """Create the index or bring it to this release's schema. Raises ConfigurationError or OSError."""
     path = index_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
+    keep_private(path)
     migrate_sqlite(path)
+
+
+async def _set_up(settings: Settings) -> str | None:
+    index = make_index(settings)
+    try:
+        accounts = make_accounts(settings, index)
+        if settings.accounts.htpasswd:
+            await take_htpasswd(settings, accounts)
+        return await accounts.set_up()
+    finally:
+        index.close()
+
+
+def keep_private(path: Path) -> None:
+    """Create the index's file so that only its owner can read it: it has the signing key."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -70,22 +107,41 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def make_index(settings: Settings) -> Index:
+    """The database of the settings."""
+    return EmbeddedIndex(index_path(settings))
+
+
+def make_store(settings: Settings, threads: int | None = None) -> FileStore:
+    """The content store of the settings."""
+    return FileStore(settings.data_directory(), threads or settings.storage.threads)
+
+
+def make_accounts(settings: Settings, index: Index) -> Accounts:
+    """Administration of accounts, as the command line and the API do it."""
+    return Accounts(index, public_pull(settings.accounts.anonymous_pull))
+
+
 def build(settings: Settings) -> ASGIApp:
     """One worker's application."""
     # Threads flush to disk and write the index; the loop wants the interpreter back soon, not after 5 ms.
     sys.setswitchinterval(0.0005)
-    index = EmbeddedIndex(index_path(settings))
-    store = FileStore(settings.data_directory(), settings.storage.threads)
+    index = make_index(settings)
+    store = make_store(settings)
     policy = policy_of(settings)
     transfers = Transfers()
+    proxies = Proxies(settings.server.trusted_proxies)
     uploads = Uploads(index, store, policy, transfers.piece_bytes)
+    repositories = Repositories(index, store, policy)
+    gate, endpoints = _doors(settings, index, proxies)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        expiring = asyncio.create_task(_expire_uploads(uploads, store, policy))
+        background = [asyncio.create_task(work) for work in _background(settings, index, store, uploads, policy)]
         yield
-        expiring.cancel()
-        await asyncio.wait([expiring])
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
         # Requests that were cut off are parking what they have.
         await transfers.wait_until_none(seconds=10)
         index.close()
@@ -96,16 +152,82 @@ def build(settings: Settings) -> ASGIApp:
 
     site = make_site({"index": check_index, "storage": store.check}, lifespan)
     return Gateway(
-        Repositories(index, store, policy),
+        repositories,
         uploads,
         policy,
-        OpenGate(),
+        gate,
+        {**search_endpoints(repositories, gate), **endpoints},
         site,
-        Proxies(settings.server.trusted_proxies),
+        proxies,
         Throttle(settings.limits.request_rate),
         settings.server.body_idle_seconds,
         transfers,
     )
+
+
+def _doors(settings: Settings, index: Index, proxies: Proxies) -> tuple[Gate, Endpoints]:
+    """Who admits clients, and where they get their tokens."""
+    if not settings.has_accounts():
+        return OpenGate(), {}
+    service, lifetime = settings.accounts.service, settings.accounts.token_lifetime_seconds
+    keys = KeyRing(index, lifetime)
+    access = Access(index, keys, service, service, public_pull(settings.accounts.anonymous_pull))
+    tokens = Tokens(index, access, keys, service, service, lifetime)
+    accounts = make_accounts(settings, index)
+
+    async def record(actor: str, address: str, action: str, target: str) -> None:
+        await accounts.record(Actor(actor, address), action, target, "denied")
+
+    gate = AccountsGate(access, proxies, service, settings.server.public_url, record)
+    return gate, token_endpoints(TokenEndpoint(access, tokens, keys))
+
+
+def _background(
+    settings: Settings, index: Index, store: FileStore, uploads: Uploads, policy: Policy
+) -> Iterator[Coroutine[None, None, None]]:
+    """What goes on beside the requests of one worker."""
+    yield _expire_uploads(uploads, store, policy)
+    if settings.has_accounts():
+        yield _forget_expired(index)
+        if settings.accounts.htpasswd:
+            yield _follow_htpasswd(settings, make_accounts(settings, index))
+
+
+async def _forget_expired(index: Index) -> None:
+    while True:
+        await asyncio.sleep(3600 * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
+        try:
+            await index.note(credentials.remove_expired)
+        except Exception:
+            log.exception("credentials.expiry_failed")
+
+
+async def take_htpasswd(settings: Settings, accounts: Accounts) -> None:
+    """Let in those whom the htpasswd file lists now. Raises ConfigurationError."""
+    path = Path(settings.accounts.htpasswd)
+    try:
+        entries = read_htpasswd(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"accounts.htpasswd: {path}: {error}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"accounts.htpasswd: {path}, {error}") from None
+    await accounts.take_htpasswd(Actor("htpasswd", "local"), entries, "htpasswd")
+
+
+async def _follow_htpasswd(settings: Settings, accounts: Accounts) -> None:
+    """Read the file again when it changes."""
+    path = Path(settings.accounts.htpasswd)
+    seen: object = None
+    while True:
+        try:
+            status = await asyncio.to_thread(path.stat)
+            now = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if seen is not None and now != seen:
+                await take_htpasswd(settings, accounts)
+            seen = now
+        except (OSError, HytheError) as error:
+            log.warning("htpasswd.failed", extra={"fields": {"error": str(error)}})
+        await asyncio.sleep(_HTPASSWD_EVERY_SECONDS)
 
 
 async def _expire_uploads(uploads: Uploads, store: FileStore, policy: Policy) -> None:

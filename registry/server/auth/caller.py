@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from registry.oci.errors import Denied
 from registry.oci.reference import Repository
 
-Action = Literal["pull", "push", "overwrite", "delete"]
+Action = Literal["pull", "push", "overwrite", "delete", "admin"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 class Caller(Protocol):
@@ -16,6 +17,11 @@ class Caller(Protocol):
     @property
     def name(self) -> str:
         """Who it is, in logs and as the owner of uploads."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where the request came from, for the audit log."""
         ...
 
     def may(self, action: Action, repository: Repository) -> bool:
@@ -31,6 +37,9 @@ class Everybody:
     """The caller of a registry without accounts: may do everything."""
 
     name = "anonymous"
+
+    def __init__(self, address: str = "local") -> None:
+        self.address = address
 
     def may(self, action: Action, repository: Repository) -> bool:
         return True

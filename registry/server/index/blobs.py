@@ -10,7 +10,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import changes, names
+from registry.server.index import changes, dialects, names
 from registry.server.index.schema import blob, blob_link, repository
 
 _IN_CHUNK = 500  # well under every database's bound on parameters
@@ -79,18 +79,4 @@ def chunks(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
 
 def _add(tx: sa.Connection, table: sa.Table, **values: object) -> None:
     """Insert a row unless its key is there already."""
-    tx.execute(_insert_or_leave(tx, table), values)
-
-
-_insert_cache: dict[tuple[str, str], sa.Insert] = {}
-
-
-def _insert_or_leave(tx: sa.Connection, table: sa.Table) -> sa.Insert:
-    key = (tx.dialect.name, table.name)
-    if key not in _insert_cache:
-        if tx.dialect.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert
-        else:
-            from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
-        _insert_cache[key] = insert(table).on_conflict_do_nothing()
-    return _insert_cache[key]
+    tx.execute(dialects.insert_or_leave(tx, table), values)

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam
 from registry.oci.digest import Digest
 from registry.oci.manifest import Manifest
 from registry.oci.reference import Repository, Tag
-from registry.server.index import blobs, changes, names, tags
+from registry.server.index import blobs, changes, dialects, names, tags
 from registry.server.index.schema import manifest, reference, repository, tag
 
 
@@ -37,9 +37,20 @@ _BY_TAG = (
     .join(repository, repository.c.id == tag.c.repository_id)
     .where(repository.c.name == bindparam("repository"), tag.c.name == bindparam("tag"))
 )
-_ID = sa.select(manifest.c.id).where(
+_ROW = sa.select(manifest.c.id, manifest.c.media_type).where(
     manifest.c.repository_id == bindparam("repository_id"), manifest.c.digest == bindparam("digest")
 )
+# A push keeps the manifest from being removed until its tags point to it; a removal waits for such pushes, and
+# then sees their tags. Locks are taken in one order everywhere: repository, manifest, tags by name.
+_KEEP = _ROW.with_for_update(read=True, key_share=True)
+_HOLD = _ROW.with_for_update()
+_TAGS_TO = (
+    sa.select(tag.c.name)
+    .where(tag.c.repository_id == bindparam("repository_id"), tag.c.digest == bindparam("digest"))
+    .order_by(tag.c.name)
+    .with_for_update()
+)
+_UNTAG = tag.delete().where(tag.c.repository_id == bindparam("repository_id"), tag.c.name.in_(_TAGS_TO))
 _PRESENT = sa.select(manifest.c.digest).where(
     manifest.c.repository_id == bindparam("repository_id"),
     manifest.c.digest.in_(bindparam("digests", expanding=True)),
@@ -89,23 +100,33 @@ def _absent_children(tx: sa.Connection, repository_id: int, children: Sequence[D
     return blobs.absent(tx, repository_id, missing) if missing else []
 
 
-def put(tx: sa.Connection, name: Repository, stored: Stored, document: Manifest, with_tags: Sequence[Tag]) -> None:
-    """Record a manifest, what it names, and the tags that shall point to it; safe to repeat."""
+def put(
+    tx: sa.Connection, name: Repository, stored: Stored, document: Manifest, with_tags: Sequence[Tag]
+) -> list[Tag]:
+    """Record a manifest, what it names, and the tags that shall point to it; safe to repeat.
+
+    Returns those of the tags that pointed to another manifest before.
+    """
     repository_id = names.find_or_add(tx, name)
     key = {"repository_id": repository_id, "digest": stored.digest}
-    present = tx.execute(_ID, key).scalar()
-    if present is None:
-        _insert(tx, repository_id, stored, document)
-    else:
-        _retype(tx, present, stored)
-    for name_of_tag in with_tags:
-        tags.move(tx, repository_id, name_of_tag, stored.digest)
+    while (present := tx.execute(_KEEP, key).first()) is None:
+        if _insert(tx, repository_id, stored, document):
+            break
+    if present is not None and present.media_type != stored.media_type:
+        _retype(tx, present.id, stored, document)
+    return [item for item in sorted(with_tags) if tags.move(tx, repository_id, item, stored.digest)]
 
 
-def _insert(tx: sa.Connection, repository_id: int, stored: Stored, document: Manifest) -> None:
+def _referrer(stored: Stored, document: Manifest) -> str | None:
+    """The entry for the subject's referrers list, None without a subject."""
     descriptor = document.referrer_descriptor(stored.digest, len(stored.payload))
+    return None if document.subject is None else json.dumps(descriptor, ensure_ascii=False)
+
+
+def _insert(tx: sa.Connection, repository_id: int, stored: Stored, document: Manifest) -> bool:
+    """Add a manifest and what it names; False when another transaction has just added it."""
     manifest_id = tx.execute(
-        manifest.insert().returning(manifest.c.id),
+        dialects.insert_or_leave(tx, manifest, manifest.c.id),
         {
             "repository_id": repository_id,
             "digest": stored.digest,
@@ -113,25 +134,27 @@ def _insert(tx: sa.Connection, repository_id: int, stored: Stored, document: Man
             "payload": stored.payload,
             "subject": None if document.subject is None else document.subject.digest,
             "artifact_type": document.referrer_type(),
-            "referrer": None if document.subject is None else json.dumps(descriptor, ensure_ascii=False),
+            "referrer": _referrer(stored, document),
             "pushed_ms": names.now_ms(),
         },
-    ).scalar_one()
+    ).scalar()
+    if manifest_id is None:
+        return False
     named = {descriptor.digest for descriptor in (*document.blobs(), *document.children())}
     named.update(layer.digest for layer in document.layers)
     if named:
         tx.execute(reference.insert(), [{"manifest_id": manifest_id, "digest": item} for item in sorted(named)])
+    return True
 
 
-def _retype(tx: sa.Connection, manifest_id: int, stored: Stored) -> None:
+def _retype(tx: sa.Connection, manifest_id: int, stored: Stored, document: Manifest) -> None:
     """The same bytes pushed as another type: the last one counts."""
-    changed = tx.execute(
+    tx.execute(
         manifest.update()
-        .where(manifest.c.id == manifest_id, manifest.c.media_type != stored.media_type)
-        .values(media_type=stored.media_type)
+        .where(manifest.c.id == manifest_id)
+        .values(media_type=stored.media_type, referrer=_referrer(stored, document))
     )
-    if changed.rowcount:
-        changes.mark(tx)
+    changes.mark(tx)
 
 
 def remove(tx: sa.Connection, name: Repository, digest: Digest) -> bool:
@@ -139,10 +162,11 @@ def remove(tx: sa.Connection, name: Repository, digest: Digest) -> bool:
     repository_id = names.find(tx, name)
     if repository_id is None:
         return False
-    manifest_id = tx.execute(_ID, {"repository_id": repository_id, "digest": digest}).scalar()
+    key = {"repository_id": repository_id, "digest": digest}
+    manifest_id = tx.execute(_HOLD, key).scalar()
     if manifest_id is None:
         return False
-    tx.execute(tag.delete().where(tag.c.repository_id == repository_id, tag.c.digest == digest))
+    tx.execute(_UNTAG, key)
     tx.execute(reference.delete().where(reference.c.manifest_id == manifest_id))
     tx.execute(manifest.delete().where(manifest.c.id == manifest_id))
     changes.mark(tx)

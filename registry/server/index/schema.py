@@ -116,3 +116,116 @@ change = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("count", sa.BigInteger, nullable=False),
 )
+
+# People and robots. `generation` moves when everything that was signed for the account shall stop to hold.
+account = sa.Table(
+    "account",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", text(), nullable=False, unique=True),
+    sa.Column("kind", text(), nullable=False),
+    sa.Column("origin", text(), nullable=False),
+    sa.Column("password_hash", sa.Text),
+    sa.Column("is_admin", sa.Boolean, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # the id of an account that is gone is never another's
+)
+
+team = sa.Table(
+    "team",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", text(), nullable=False, unique=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+membership = sa.Table(
+    "membership",
+    metadata,
+    sa.Column("team_id", sa.Integer, primary_key=True),
+    sa.Column("account_id", sa.Integer, primary_key=True),
+    sa.Column("role", text(), nullable=False),
+    sa.Column("origin", text(), nullable=False),
+    sa.Index(None, "account_id"),
+    sqlite_with_rowid=False,
+)
+
+# A grant. `subject_kind` is account, team, everyone (who signed in) or anonymous; the last two have id 0.
+permission = sa.Table(
+    "permission",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("subject_kind", text(), nullable=False),
+    sa.Column("subject_id", sa.Integer, nullable=False),
+    sa.Column("pattern", text(), nullable=False),
+    sa.Column("actions", text(), nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("subject_kind", "subject_id", "pattern"),
+)
+
+# Personal access tokens and docker's refresh tokens, as hashes. `limits` is JSON, null for none.
+credential = sa.Table(
+    "credential",
+    metadata,
+    sa.Column("id", text(), primary_key=True),
+    sa.Column("account_id", sa.Integer, nullable=False),
+    sa.Column("kind", text(), nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("limits", sa.Text),
+    sa.Column("parent", text()),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger),
+    sa.Column("used_ms", sa.BigInteger),
+    sa.Index(None, "account_id"),
+    sa.Index(None, "expires_ms"),
+)
+
+signing_key = sa.Table(
+    "signing_key",
+    metadata,
+    sa.Column("id", text(), primary_key=True),
+    sa.Column("private_pem", sa.Text, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("retired_ms", sa.BigInteger),
+)
+
+# Failed logins by account and address, so that every worker counts the same.
+attempt = sa.Table(
+    "attempt",
+    metadata,
+    sa.Column("key", text(), primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("until_ms", sa.BigInteger, nullable=False),
+    sa.Column("touched_ms", sa.BigInteger, nullable=False),
+    sa.Index(None, "touched_ms"),
+)
+
+# Who did what, from where, with which result. Triggers of the database refuse to change or delete a row.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("actor", text(), nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("action", text(), nullable=False),
+    sa.Column("target", text(), nullable=False),
+    sa.Column("result", text(), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Index(None, "at_ms"),
+    sqlite_autoincrement=True,
+)
+
+# Who does a piece of background work now, until when by the database's clock.
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", text(), primary_key=True),
+    sa.Column("holder", text(), nullable=False),
+    sa.Column("expires_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

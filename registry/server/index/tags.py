@@ -7,7 +7,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository, Tag
-from registry.server.index import changes, names
+from registry.server.index import changes, dialects, names
 from registry.server.index.schema import repository, tag
 
 _PAGE = (
@@ -21,6 +21,9 @@ _DIGEST = (
     .join(repository, repository.c.id == tag.c.repository_id)
     .where(repository.c.name == bindparam("repository"), tag.c.name == bindparam("tag"))
 )
+_ROW = (tag.c.repository_id == bindparam("row_repository_id"), tag.c.name == bindparam("row_name"))
+_HOLD = sa.select(tag.c.digest).where(*_ROW).with_for_update()
+_MOVE = tag.update().where(*_ROW).values(digest=bindparam("digest"), moved_ms=bindparam("moved_ms"))
 
 
 def digest_of(tx: sa.Connection, name: Repository, wanted: Tag) -> Digest | None:
@@ -29,17 +32,20 @@ def digest_of(tx: sa.Connection, name: Repository, wanted: Tag) -> Digest | None
     return None if found is None else Digest(found)
 
 
-def move(tx: sa.Connection, repository_id: int, name: Tag, digest: Digest) -> None:
-    """Point a tag at a manifest that the repository has."""
-    where = (tag.c.repository_id == repository_id, tag.c.name == name)
+def move(tx: sa.Connection, repository_id: int, name: Tag, digest: Digest) -> bool:
+    """Point a tag at a manifest that the repository has; True when it pointed to another one before."""
+    row = {"row_repository_id": repository_id, "row_name": name}
     values = {"digest": digest, "moved_ms": names.now_ms()}
-    present = tx.execute(sa.select(tag.c.digest).where(*where)).scalar()
-    if present is None:
-        tx.execute(tag.insert(), {"repository_id": repository_id, "name": name, **values})
-        return
-    tx.execute(tag.update().where(*where).values(**values))
-    if present != digest:
-        changes.mark(tx)
+    # Two that add the same tag at once: the second one finds no room, and then the first one's row.
+    while (present := tx.execute(_HOLD, row).scalar()) is None:
+        added = {"repository_id": repository_id, "name": name, **values}
+        if tx.execute(dialects.insert_or_leave(tx, tag), added).rowcount:
+            return False
+    tx.execute(_MOVE, {**row, **values})
+    if present == digest:
+        return False
+    changes.mark(tx)
+    return True
 
 
 def remove(tx: sa.Connection, name: Repository, gone: Tag) -> bool:

@@ -36,6 +36,7 @@ _HOT_BLOBS_BYTES = 64 << 20
 _HOT_BLOB_MAX_BYTES = 64 << 10
 _REFERRERS_PAGE_BYTES = 2 << 20  # clients accept lists of at least 4 MiB
 _PARSE_INLINE_BYTES = 64 << 10
+_SEARCH_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,9 @@ class Repositories:
         moving: Sequence[Tag],
     ) -> None:
         self._require_references(tx, repository, document)
-        if not caller.may("overwrite", repository):
-            for tag in moving:
-                if tags.digest_of(tx, repository, tag) not in (None, stored.digest):
-                    require(caller, "overwrite", repository)
-        manifests.put(tx, repository, stored, document, moving)
+        # Asked of what was moved, not of what was there: between a look and the move another push may come.
+        if manifests.put(tx, repository, stored, document, moving):
+            require(caller, "overwrite", repository)
 
     async def delete_manifest(self, repository: Repository, digest: Digest) -> None:
         """Delete a manifest and the tags that point to it. Raises ManifestUnknown, Unsupported."""
@@ -238,6 +237,17 @@ class Repositories:
                 break
             after = found[-1]
         return _page(visible[: size + 1], size)
+
+    async def search(self, caller: Caller, term: str, limit: int) -> list[str]:
+        """Names that contain *term* of repositories that hold something and that *caller* may pull."""
+        found: list[str] = []
+        after = ""
+        while True:
+            names_page = await self._index.read(names.page, after, _SEARCH_PAGE, term)
+            found += [name for name in names_page if caller.may("pull", Repository(name))]
+            if len(found) >= limit or len(names_page) < _SEARCH_PAGE:
+                return found[:limit]
+            after = names_page[-1]
 
     def _page_size(self, limit: int | None) -> int:
         return self._policy.page_size_max if limit is None else min(limit, self._policy.page_size_max)

@@ -84,7 +84,8 @@ class Uploads:
         """Take one chunk in and return where the upload stands.
 
         Raises ChunkOutOfOrder, SizeInvalid when the body is not as long as it said, UploadBusy. A body that
-        breaks off is kept as far as it came; one with a wrong length is not kept.
+        breaks off is kept as far as it came, when that is more than the index row holds; one with a wrong
+        length is not kept.
         """
         session = await self.status(caller, repository, name)
         _expect_in_order(session, chunk)
@@ -322,15 +323,20 @@ async def _again(pieces: list[bytes], body: Body) -> Body:
 
 
 async def _batches(tail: bytes, body: Body, piece_bytes: Callable[[], int]) -> AsyncIterator[list[bytes]]:
-    """What comes, in lists worth a thread hop."""
+    """What comes, in lists worth a thread hop; when it breaks off, what came before that is yielded first."""
     pieces = [tail] if tail else []
     waiting = len(tail)
-    async for piece in body:
-        pieces.append(piece)
-        waiting += len(piece)
-        if waiting >= piece_bytes():
+    try:
+        async for piece in body:
+            pieces.append(piece)
+            waiting += len(piece)
+            if waiting >= piece_bytes():
+                yield pieces
+                pieces, waiting = [], 0
+    except (Exception, asyncio.CancelledError):
+        if pieces:
             yield pieces
-            pieces, waiting = [], 0
+        raise
     if pieces:
         yield pieces
 

@@ -40,7 +40,5 @@ class Gate(Protocol):
 class OpenGate:
     """The gate of a registry without accounts."""
 
-    _everybody = Everybody()
-
     async def admit(self, request: Request, action: Action | None, repository: Repository | None) -> Caller:
-        return self._everybody
+        return Everybody(request.client)

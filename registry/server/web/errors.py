@@ -56,7 +56,9 @@ def render(error: errors.RegistryError) -> Reply:
     retry_after = getattr(error, "retry_after_seconds", None)
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode()))
-    if isinstance(error, MethodUnknown):
+    if isinstance(error, errors.Unauthorized) and error.challenge:
+        headers.append((b"www-authenticate", error.challenge.encode("latin-1", "replace")))
+    if isinstance(error, errors.Unsupported) and error.allowed:
         headers.append((b"allow", error.allowed.encode()))
     if isinstance(error, errors.ManifestBlobUnknown):
         entries = [errors.ManifestBlobUnknown([digest]).entry() for digest in error.digests[:100]]

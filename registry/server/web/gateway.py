@@ -10,18 +10,19 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.oci.errors import RegistryError
+from registry.oci.errors import RegistryError, Unavailable, Unsupported
 from registry.server.auth.caller import Action
 from registry.server.service.policy import Policy
 from registry.server.service.repository import Repositories
 from registry.server.service.uploads import Uploads
 from registry.server.web import blobs, errors, lists, manifests, routes, uploads
 from registry.server.web.context import Context, Gate, Handler
+from registry.server.web.endpoints import Endpoints
 from registry.server.web.http import ClientGone, Reply, Request, Stream, json_reply
 from registry.server.web.proxies import Proxies
 from registry.server.web.routes import Kind, Route
@@ -64,8 +65,11 @@ for _methods in HANDLERS.values():
         _methods["HEAD"] = _methods["GET"]
 
 
+Answer = Callable[[Request], Awaitable[Reply | Stream]]
+
+
 class Gateway:
-    """The application. *site* answers what is not under /v2/."""
+    """The application. *endpoints* are answered like the API, *site* has all the rest."""
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Gateway:
         pushes: Uploads,
         policy: Policy,
         gate: Gate,
+        endpoints: Endpoints,
         site: ASGIApp,
         proxies: Proxies,
         throttle: Throttle,
@@ -83,6 +88,7 @@ class Gateway:
         self._uploads = pushes
         self._policy = policy
         self._gate = gate
+        self._endpoints = endpoints
         self._site = site
         self._proxies = proxies
         self._throttle = throttle
@@ -90,43 +96,63 @@ class Gateway:
         self._transfers = transfers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["path"] + "/").startswith(routes.PREFIX):
-            await self._serve(scope, receive, send)
-        else:
-            await self._site(scope, receive, send)
+        if scope["type"] == "http":
+            path = scope["path"]
+            if (path + "/").startswith(routes.PREFIX):
+                return await self._serve(scope, receive, send, self._route)
+            if path in self._endpoints:
+                return await self._serve(scope, receive, send, self._endpoint)
+        return await self._site(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
         began = time.perf_counter()
         request = Request(scope, receive, self._idle_seconds, self._proxies.client(scope))
-        reply = await self._answer(request)
+        reply = await self._answer(request, answer)
         sent = 0
         try:
             with self._transfers.counted(isinstance(reply, Stream)):
-                sent = await _send(reply, request, send, self._idle_seconds)
+                sent = await _send(reply, request, send)
         finally:
             if log.isEnabledFor(logging.INFO):
                 log.info("request.done", extra={"fields": _fields(request, reply, sent, began)})
 
-    async def _answer(self, request: Request) -> Reply | Stream:
+    async def _answer(self, request: Request, answer: Answer) -> Reply | Stream:
         """The reply to *request*, whatever happens."""
         try:
             self._throttle.take(request.client)
-            route = routes.find(request.path if request.path != "/v2" else routes.PREFIX)
-            if route is None:
-                return errors.render(errors.NotFound("no such path in the distribution API"))
-            methods = HANDLERS[route.kind]
-            found = methods.get(request.method)
-            if found is None:
-                return errors.render(errors.MethodUnknown(request.method, ", ".join(sorted(methods))))
-            handler, action = found
-            return await self._handle(handler, action, request, route)
+            return await answer(request)
         except RegistryError as error:
             return self._refused(request, error)
         except ClientGone as error:
             request.notes["error"] = str(error)
             return errors.render_gone(error)
+        except asyncio.CancelledError:  # only when the grace of stopping is over
+            request.notes["error"] = "the registry stopped"
+            return errors.render(Unavailable("the registry is stopping; go on in a moment"))
         except Exception as error:
             return _fault(request, error)
+
+    async def _endpoint(self, request: Request) -> Reply | Stream:
+        methods = self._endpoints[request.path]
+        found = methods.get(request.method)
+        if found is None:
+            return errors.render(errors.MethodUnknown(request.method, ", ".join(sorted(methods))))
+        return await found(request)
+
+    async def _route(self, request: Request) -> Reply | Stream:
+        route = routes.find(request.path if request.path != "/v2" else routes.PREFIX)
+        if route is None:
+            return errors.render(errors.NotFound("no such path in the distribution API"))
+        methods = HANDLERS[route.kind]
+        found = methods.get(request.method)
+        if found is None:
+            return errors.render(errors.MethodUnknown(request.method, ", ".join(sorted(methods))))
+        handler, action = found
+        try:
+            return await self._handle(handler, action, request, route)
+        except Unsupported as error:  # a setting took this method away
+            error.allowed = error.allowed or ", ".join(sorted(set(methods) - {request.method}))
+            raise
 
     async def _handle(
         self, handler: Handler, action: Action | None, request: Request, route: Route
@@ -173,13 +199,13 @@ def _fields(request: Request, reply: Reply | Stream, sent: int, began: float) ->
     }
 
 
-async def _send(reply: Reply | Stream, request: Request, send: Send, idle_seconds: float) -> int:
+async def _send(reply: Reply | Stream, request: Request, send: Send) -> int:
     """Send *reply* and return how many bytes of body went out."""
     headers = [*reply.headers, _API_VERSION]
     if isinstance(reply, Stream):
         headers.append((b"content-length", str(reply.length).encode()))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        return await _send_pieces(reply, request, send, idle_seconds)
+        return await _send_pieces(reply, request, send)
     body = b"" if request.method == "HEAD" else reply.body
     length = len(reply.body) if reply.length is None else reply.length
     if reply.status not in (204, 304):
@@ -189,8 +215,8 @@ async def _send(reply: Reply | Stream, request: Request, send: Send, idle_second
     return len(body)
 
 
-async def _send_pieces(reply: Stream, request: Request, send: Send, idle_seconds: float) -> int:
-    """Send the pieces of a stream; stop reading when the client is gone or takes nothing for too long."""
+async def _send_pieces(reply: Stream, request: Request, send: Send) -> int:
+    """Send the pieces of a stream; stop reading when the client is gone, or dropped because it takes nothing."""
     is_gone: Callable[[], bool] = request.scope.get("hythe.is_gone", lambda: False)
     sent = 0
     try:
@@ -198,13 +224,12 @@ async def _send_pieces(reply: Stream, request: Request, send: Send, idle_seconds
             if is_gone():
                 request.notes["error"] = "the client went away"
                 return sent
-            async with asyncio.timeout(idle_seconds):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
             sent += len(piece)
         await send({"type": "http.response.body", "body": b""})
-    except TimeoutError:
+    except asyncio.CancelledError:
         # Returning with the body unfinished makes the server close the connection.
-        request.notes["error"] = f"the client took no byte for {idle_seconds:g} s"
+        request.notes["error"] = "the registry stopped"
     except Exception as error:
         _fault(request, error)
     finally:

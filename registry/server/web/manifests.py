@@ -40,8 +40,8 @@ def knows_no_index(request: Request) -> bool:
 
     Everybody else gets what is stored, whatever they list; clients that care about types list them all.
     """
-    accept = request.header(b"accept")
-    if not accept or media.DOCKER_MANIFEST not in accept:
+    accept = (request.header(b"accept") or "").lower()
+    if media.DOCKER_MANIFEST not in accept:
         return False
     accepted = {media.essence(part) for part in accept.split(",")}
     return media.DOCKER_MANIFEST in accepted and not accepted & (media.INDEXES | {"*/*", "application/*"})

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds that it lacks: how long, and how large, a request's head may be."""
+"""uvicorn's HTTP protocol with the bounds that it lacks: on a head's time and size, and on idle clients."""
 
 from __future__ import annotations
 
@@ -11,55 +11,131 @@ HEAD_MAX_BYTES = 64 << 10
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses a head above 64 KiB with 431, and closes a connection whose head does not come in time.
+    """Refuses a head above 64 KiB with 431, and lets go of connections on which nothing moves.
 
-    *head_seconds* is set on a subclass: uvicorn makes the instances itself.
+    *head_seconds* is how long a head may take, *idle_seconds* how long a client may leave unread what was
+    sent. They are set on the class, in each worker: uvicorn makes the instances itself.
     """
 
     head_seconds = 30.0
+    idle_seconds = 60.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = self.loop.call_later(self.head_seconds, self._too_slow)
+        self._head_timer: asyncio.TimerHandle | None = None
         self._in_head = True
+        # Bytes since the last one of a body that are none themselves: chunk extensions, trailers.
+        self._framing_bytes = 0
+        self._unread_bytes = 0
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
+        self._stop_unread_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head_bytes += len(data)
+        else:
+            self._framing_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_bytes > HEAD_MAX_BYTES:
             self._refuse(431)
+        elif not self._in_head and self._framing_bytes > HEAD_MAX_BYTES:
+            self.send_400_response("Too much between the pieces of a body.")
+        elif not self._is_busy() and self._head_timer is None and self.timeout_keep_alive_task is None:
+            # Empty lines between requests, or the rest of a body that nobody wants, ended the old timer.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._too_slow)
+            self._start_head_timer()
         # Applications cannot see that a client has gone while they send; a stream of gigabytes wants to.
         scope: Any = self.scope
         scope["hythe.is_gone"] = self.transport.is_closing
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers mean nothing here, and come after the gate has read the headers
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._stop_timer()
+        self._framing_bytes = 0
+        self._stop_head_timer()
         super().on_headers_complete()
 
-    def _stop_timer(self) -> None:
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._is_busy():  # this head came early; the answer before it may take its time
+            self._start_head_timer()
+        else:
             self._refuse(408)
 
     def _refuse(self, status: int) -> None:
-        self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        if not self._is_busy():
+            self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_busy() and self.cycle.response_started:  # not into the middle of another answer
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_unread_timer()
+        super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(self.idle_seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        """Drop a client that took nothing for too long; closing politely would wait for it for ever."""
+        if self.transport.get_write_buffer_size() >= self._unread_bytes:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()

@@ -22,6 +22,12 @@ def _header(scope: Scope, name: bytes) -> str:
     return found[-1].decode("latin-1") if found else ""
 
 
+def _hops(scope: Scope) -> list[str]:
+    """Who passed the request on, the nearest last; some proxies add a line of their own to the header."""
+    lines = [value.decode("latin-1") for key, value in scope["headers"] if key == b"x-forwarded-for"]
+    return [part for part in (part.strip() for part in ",".join(lines).split(",")) if part]
+
+
 class Proxies:
     """The proxies whose word counts, as addresses or networks; `*` for all."""
 
@@ -40,6 +46,8 @@ class Proxies:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
+        if isinstance(parsed, ipaddress.IPv6Address):  # IPv4 seen through a socket that listens on "::"
+            parsed = parsed.ipv4_mapped or parsed
         return any(parsed in network for network in self._networks)
 
     def client(self, scope: Scope) -> str:
@@ -47,7 +55,7 @@ class Proxies:
         peer = scope["client"][0] if scope.get("client") else "local"
         if not (self._all or self._networks) or not self._trusted(peer):
             return peer
-        hops = [part.strip() for part in _header(scope, b"x-forwarded-for").split(",") if part.strip()]
+        hops = _hops(scope)
         for hop in reversed(hops):
             if self._all or not self._trusted(hop):
                 return hop[:64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from registry.oci.errors import TooManyRequests
 
@@ -12,9 +13,13 @@ _ADDRESSES_MAX = 20_000
 
 
 class Throttle:
-    """A bucket for each address that fills with *rate* tokens a second, up to two seconds' worth."""
+    """A bucket for each address that fills with *rate* tokens a second, up to two seconds' worth.
 
-    def __init__(self, rate: float) -> None:
+    *clock* says the time in seconds, from any start.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._rate = rate
         self._burst = max(1.0, 2 * rate)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -23,7 +28,7 @@ class Throttle:
         """Count one request. Raises TooManyRequests."""
         if not self._rate:
             return
-        now = time.monotonic()
+        now = self._clock()
         tokens, then = self._buckets.pop(address, (self._burst, now))
         tokens = min(self._burst, tokens + (now - then) * self._rate)
         allowed = tokens >= 1

@@ -1,0 +1,49 @@
+"""What SQLite and PostgreSQL have both, and SQLAlchemy writes in two ways."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+
+POSTGRESQL = "postgresql"
+
+
+def insert(tx: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that takes ON CONFLICT clauses."""
+    return postgresql.insert(table) if tx.dialect.name == POSTGRESQL else sqlite.insert(table)
+
+
+def insert_or_leave(tx: sa.Connection, table: sa.Table, *returning: sa.Column[Any]) -> sa.Insert:
+    """An INSERT that does nothing, and returns no row, when a row with the same key is there already.
+
+    When another transaction is just adding that row, PostgreSQL waits until it is there or not.
+    """
+    return _insert_or_leave(tx.dialect.name, table, returning)
+
+
+@functools.cache
+def _insert_or_leave(dialect: str, table: sa.Table, returning: tuple[sa.Column[Any], ...]) -> sa.Insert:
+    make = postgresql.insert if dialect == POSTGRESQL else sqlite.insert
+    statement: sa.Insert = make(table).on_conflict_do_nothing()
+    return statement.returning(*returning) if returning else statement
+
+
+class clock_ms(sa.sql.functions.FunctionElement[int]):
+    """The database's time now, in milliseconds since 1970."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+
+
+@compiles(clock_ms, "postgresql")
+def _postgresql_clock(element: clock_ms, compiler: Any, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+@compiles(clock_ms, "sqlite")
+def _sqlite_clock(element: clock_ms, compiler: Any, **options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"

@@ -1,0 +1,269 @@
+"""Who is asking: from a password, a token of ours or a signed access token to a Caller.
+
+Whatever a client brings, its account and rights are read anew under the index's epoch: a disabled account, a
+removed grant or a deleted token stops to work on every worker with the next request, also for access tokens
+that were signed before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from registry.oci.errors import TooManyRequests, Unauthorized
+from registry.oci.reference import Repository
+from registry.server.auth import passwords, secrets, tokens
+from registry.server.auth.caller import Action
+from registry.server.auth.keys import SigningKey
+from registry.server.auth.passwords import Verifier
+from registry.server.auth.rights import Grant, Limit, Rights, within
+from registry.server.auth.tokens import Claims, TokenInvalid
+from registry.server.index import accounts, credentials
+from registry.server.index.accounts import Account, Standing
+from registry.server.index.credentials import Credential, StoredKey
+from registry.server.index.engine import Index, Transaction
+from registry.server.index.names import now_ms
+from registry.server.service.hot import Hot
+
+# Failures that are free, the longest block, and for how long failures are remembered, in seconds. An account
+# under attack from elsewhere is slowed for seconds, never locked: its owner comes in between.
+_PAIR = (5, 300.0, 3600.0)
+_ADDRESS = (30, 300.0, 3600.0)
+_ACCOUNT = (50, 5.0, 600.0)
+_NOTE_USE_EVERY_MS = 60_000
+_TOKEN_ACTION = {"overwrite": "push"}  # docker's token protocol knows no right to overwrite
+
+REFUSED = "the name or the password is wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Somebody who proved who they are. `credential` is the token that they came with, "" for a password."""
+
+    standing: Standing
+    limits: tuple[Limit, ...] = ()
+    credential: str = ""
+
+    @property
+    def account(self) -> Account:
+        """The account that it is."""
+        return self.standing.account
+
+
+@dataclass(frozen=True, slots=True)
+class AccountCaller:
+    """A caller with rights: those of an account or of everybody, within a token's limits and its scopes."""
+
+    name: str
+    address: str
+    rights: Rights
+    limits: tuple[Limit, ...] = ()
+    claims: Claims | None = None
+    is_anonymous: bool = False
+
+    def may(self, action: Action, repository: Repository) -> bool:
+        if self.claims is not None:
+            asked = _TOKEN_ACTION.get(action, action)
+            if not self.claims.covers("repository", repository, asked):
+                return False
+        return within(self.limits, action, repository) and self.rights.may(action, repository)
+
+    def may_list(self) -> bool:
+        if self.claims is not None and not self.claims.covers("registry", "catalog", "*"):
+            return False
+        return not self.is_anonymous or bool(self.rights.grants)
+
+
+class KeyRing:
+    """The keys that sign and verify, as the index has them now."""
+
+    def __init__(self, index: Index, lifetime_seconds: float) -> None:
+        self._index = index
+        # A retired key verifies for as long as what it signed may live.
+        self._kept_ms = int((lifetime_seconds + 2 * tokens.LEEWAY_SECONDS) * 1000)
+        self._hot: Hot[list[StoredKey]] = Hot(1 << 20, index.epoch)
+
+    async def _all(self) -> list[StoredKey]:
+        found = await self._hot.get("keys")
+        if found is None:
+            moment = self._hot.moment
+            found = await self._index.read(credentials.keys)
+            self._hot.put("keys", found, 1000, moment)
+        return found
+
+    async def signing(self) -> SigningKey:
+        """The key that signs now."""
+        for stored in await self._all():
+            if stored.retired_ms is None:
+                return stored.key
+        raise LookupError("the index has no signing key")
+
+    async def verifying(self) -> dict[str, SigningKey]:
+        """The keys whose signatures hold now, by their ids."""
+        oldest = now_ms() - self._kept_ms
+        return {
+            stored.key.id: stored.key
+            for stored in await self._all()
+            if stored.retired_ms is None or stored.retired_ms > oldest
+        }
+
+
+class Access:
+    """Answers who is asking. *issuer* and *audience* are what its tokens say."""
+
+    def __init__(
+        self, index: Index, keys: KeyRing, issuer: str, audience: str, public: Sequence[Grant] = ()
+    ) -> None:
+        self._public = tuple(public)
+        self._index = index
+        self._keys = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._verifier = Verifier()
+        self._standings: Hot[Standing] = Hot(16 << 20, index.epoch)
+        self._anonymous: Hot[Rights] = Hot(1 << 20, index.epoch)
+        self._credentials: Hot[Credential] = Hot(8 << 20, index.epoch)
+        self._claims: Hot[tuple[Claims, float]] = Hot(32 << 20, index.epoch)
+
+    # --- what the index says now
+
+    async def standing(self, account_id: int) -> Standing | None:
+        """An enabled account and its rights."""
+        found = await self._standings.get(account_id)
+        if found is None:
+            moment = self._standings.moment
+            found = await self._index.read(accounts.standing, account_id)
+            if found is not None:
+                found = replace(found, rights=found.rights.with_grants(self._public))
+                self._standings.put(account_id, found, 1000 + 300 * len(found.rights.grants), moment)
+        return found
+
+    async def anonymous(self, address: str, claims: Claims | None = None) -> AccountCaller:
+        """The caller who has not signed in."""
+        rights = await self._anonymous.get("rights")
+        if rights is None:
+            moment = self._anonymous.moment
+            rights = (await self._index.read(accounts.anonymous_rights)).with_grants(self._public)
+            self._anonymous.put("rights", rights, 1000, moment)
+        return AccountCaller("anonymous", address, rights, claims=claims, is_anonymous=True)
+
+    async def _credential(self, credential_id: str) -> Credential | None:
+        found = await self._credentials.get(credential_id)
+        if found is None:
+            moment = self._credentials.moment
+            found = await self._index.read(credentials.get, credential_id)
+            if found is not None:
+                self._credentials.put(credential_id, found, 1000, moment)
+        return None if found is None or found.is_expired() else found
+
+    # --- names and passwords
+
+    async def login(self, name: str, password: str, address: str) -> Login:
+        """The account of a name and its password or token.
+
+        Raises Unauthorized, with the same words for every reason, and TooManyRequests after many failures.
+        """
+        secret = secrets.parse(password)
+        keys = [f"pair:{name.lower()[:130]}@{address}", f"address:{address}", f"account:{name.lower()[:130]}"]
+        await self._require_unblocked(keys, is_guessing=secret is None)
+        found = await (self._by_password(name, password) if secret is None else self._by_token(name, secret))
+        if found is None:
+            await self._index.note(_count_failure, keys)
+            raise Unauthorized(REFUSED)
+        return found
+
+    async def _require_unblocked(self, keys: Sequence[str], is_guessing: bool) -> None:
+        # Nobody guesses 192 random bits: a pipeline's token is not slowed by what others try on its account.
+        counted = keys if is_guessing else keys[1:2]
+        until_ms = await self._index.read(credentials.blocked_until_ms, counted)
+        wait_ms = until_ms - now_ms()
+        if wait_ms > 0:
+            raise TooManyRequests("too many failed logins; wait, then try again", 1 + wait_ms // 1000)
+
+    async def _by_password(self, name: str, password: str) -> Login | None:
+        account = await self._index.read(accounts.find, name)
+        usable = account is not None and account.enabled and account.kind == "user"
+        stored = account.password_hash if account is not None and usable else None
+        if not await self._verifier.verify(stored, password) or account is None:
+            return None
+        if account.origin == "local" and stored and passwords.is_weaker_than_ours(stored):
+            better = await asyncio.to_thread(passwords.hash_verified, password)
+            await self._index.write(accounts.change, account.id, revoke=False, password_hash=better)
+        standing = await self.standing(account.id)
+        return None if standing is None else Login(standing)
+
+    async def _by_token(self, name: str, secret: secrets.Secret) -> Login | None:
+        if secret.prefix != "hyt":
+            return None
+        login = await self._by_secret(secret)
+        return login if login is not None and login.account.name == name.lower() else None
+
+    async def _by_secret(self, secret: secrets.Secret) -> Login | None:
+        credential = await self._credential(secret.id)
+        kind = {"hyt": "token", "hyr": "refresh"}[secret.prefix]
+        if credential is None or credential.kind != kind or not secret.is_hashed_as(credential.hash):
+            return None
+        standing = await self.standing(credential.account_id)
+        if standing is None:
+            return None
+        if now_ms() - (credential.used_ms or 0) > _NOTE_USE_EVERY_MS:
+            await self._index.note(credentials.use, credential.id)
+        return Login(standing, credential.limits, credential.id)
+
+    async def refresh(self, token: str) -> Login:
+        """The account of a refresh token. Raises Unauthorized."""
+        secret = secrets.parse(token)
+        login = await self._by_secret(secret) if secret is not None and secret.prefix == "hyr" else None
+        if login is None:
+            raise Unauthorized("the refresh token is not valid, or no longer: log in again")
+        return login
+
+    def caller(self, login: Login, address: str) -> AccountCaller:
+        """The caller that a login is."""
+        return AccountCaller(login.account.name, address, login.standing.rights, login.limits)
+
+    # --- access tokens
+
+    async def bearer(self, token: str, address: str) -> AccountCaller:
+        """The caller of an access token, or of a token of ours without its name. Raises TokenInvalid."""
+        secret = secrets.parse(token)
+        if secret is not None:
+            return await self._bearer_of_ours(secret, address)
+        claims = await self._verified(token)
+        if claims.account is None:
+            return await self.anonymous(address, claims)
+        standing = await self.standing(claims.account)
+        if standing is None or standing.account.generation != claims.generation:
+            raise TokenInvalid("the token is not valid here, or no longer")
+        limits: tuple[Limit, ...] = ()
+        if claims.credential:
+            credential = await self._credential(claims.credential)
+            if credential is None:
+                raise TokenInvalid("the token is not valid here, or no longer")
+            limits = credential.limits
+        return AccountCaller(standing.account.name, address, standing.rights, limits, claims)
+
+    async def _bearer_of_ours(self, secret: secrets.Secret, address: str) -> AccountCaller:
+        login = await self._by_secret(secret) if secret.prefix == "hyt" else None
+        if login is None:
+            raise TokenInvalid("the token is not valid here, or no longer")
+        return self.caller(login, address)
+
+    async def _verified(self, token: str) -> Claims:
+        """What a token says. A signature is checked once while the index stands still; the time each time."""
+        now = time.time()
+        known = await self._claims.get(token)
+        if known is not None and known[1] > now:
+            return known[0]
+        moment = self._claims.moment
+        ring = await self._keys.verifying()
+        claims = tokens.verify(token, ring.get, self._issuer, self._audience)
+        self._claims.put(token, (claims, claims.expires_at), 3 * len(token) + 500, moment)
+        return claims
+
+
+def _count_failure(tx: Transaction, keys: Sequence[str]) -> None:
+    for key, bounds in zip(keys, (_PAIR, _ADDRESS, _ACCOUNT), strict=True):
+        credentials.failed(tx, key, *bounds)
