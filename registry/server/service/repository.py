@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from registry import failpoints
 from registry.content.store import Blob, BlobStore
@@ -14,6 +15,7 @@ from registry.oci import media
 from registry.oci.digest import Digest
 from registry.oci.errors import (
     BlobUnknown,
+    Denied,
     DigestInvalid,
     ManifestBlobUnknown,
     ManifestInvalid,
@@ -25,11 +27,13 @@ from registry.oci.manifest import Manifest
 from registry.oci.platform import LINUX_AMD64
 from registry.oci.reference import Repository, Tag
 from registry.server.auth.caller import Caller, require
-from registry.server.index import blobs, manifests, names, tags
+from registry.server.index import audit, blobs, manifests, names, tags
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.manifests import Stored
 from registry.server.service.hot import Hot
 from registry.server.service.policy import Policy
+
+T = TypeVar("T", Digest, Tag)
 
 _HOT_MANIFESTS_BYTES = 64 << 20
 _HOT_BLOBS_BYTES = 64 << 20
@@ -126,7 +130,12 @@ class Repositories:
         await self._index.read(self._require_references, repository, document)
         await self._store.put(digest, [payload])
         failpoints.reach("manifest.stored")
-        await self._index.write(self._record, caller, repository, stored, document, moving)
+        try:
+            await self._index.write(self._record, caller, repository, stored, document, moving)
+        except Denied:
+            who = (caller.name, caller.address)
+            await self._index.note(audit.write, *who, "repository.overwrite", f"{repository}@{digest}", "denied")
+            raise
         failpoints.reach("manifest.indexed")
         return Pushed(digest, document.subject.digest if document.subject else None)
 
@@ -158,21 +167,25 @@ class Repositories:
     ) -> None:
         self._require_references(tx, repository, document)
         # Asked of what was moved, not of what was there: between a look and the move another push may come.
-        if manifests.put(tx, repository, stored, document, moving):
+        moved = manifests.put(tx, repository, stored, document, moving)
+        if moved:
             require(caller, "overwrite", repository)
+        target = f"{repository}@{stored.digest}"
+        who = (caller.name, caller.address)
+        audit.write(tx, *who, "manifest.push", target, tags=list(moving), overwritten=moved)
 
-    async def delete_manifest(self, repository: Repository, digest: Digest) -> None:
+    async def delete_manifest(self, caller: Caller, repository: Repository, digest: Digest) -> None:
         """Delete a manifest and the tags that point to it. Raises ManifestUnknown, Unsupported."""
         self._policy.require_deletion()
-        if not await self._index.write(manifests.remove, repository, digest):
+        if not await self._index.write(_delete, caller, "manifest", manifests.remove, repository, digest):
             await self._require_known(repository)
             raise ManifestUnknown(digest)
         failpoints.reach("manifest.deleted")
 
-    async def delete_tag(self, repository: Repository, tag: Tag) -> None:
+    async def delete_tag(self, caller: Caller, repository: Repository, tag: Tag) -> None:
         """Delete a tag and leave its manifest. Raises ManifestUnknown, Unsupported."""
         self._policy.require_deletion()
-        if not await self._index.write(tags.remove, repository, tag):
+        if not await self._index.write(_delete, caller, "tag", tags.remove, repository, tag):
             await self._require_known(repository)
             raise ManifestUnknown(tag)
         failpoints.reach("tag.deleted")
@@ -209,10 +222,10 @@ class Repositories:
             self._small.put(digest, data, len(data) + 200, self._small.moment)
         return data
 
-    async def delete_blob(self, repository: Repository, digest: Digest) -> None:
+    async def delete_blob(self, caller: Caller, repository: Repository, digest: Digest) -> None:
         """Take a blob from a repository. Raises BlobUnknown, Unsupported."""
         self._policy.require_deletion()
-        if not await self._index.write(blobs.unlink, repository, digest):
+        if not await self._index.write(_delete, caller, "blob", blobs.unlink, repository, digest):
             raise BlobUnknown(digest)
         failpoints.reach("blob.unlinked")
 
@@ -275,6 +288,22 @@ class Repositories:
             taken.append(entry)
             after = digest
         return Page(taken, after if len(found) > len(taken) and size else None)
+
+
+def _delete(
+    tx: Transaction,
+    caller: Caller,
+    kind: str,
+    remove: Callable[[Transaction, Repository, T], bool],
+    repository: Repository,
+    gone: T,
+) -> bool:
+    """Remove something with its line in the audit log; False when it was not there."""
+    if not remove(tx, repository, gone):
+        return False
+    separator = ":" if kind == "tag" else "@"
+    audit.write(tx, caller.name, caller.address, f"{kind}.delete", f"{repository}{separator}{gone}")
+    return True
 
 
 def _digest(wanted: Tag | Digest, payload: bytes) -> Digest:

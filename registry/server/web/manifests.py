@@ -94,7 +94,7 @@ async def delete_manifest(context: Context, request: Request, route: Route) -> R
     """`DELETE /v2/<name>/manifests/<tag-or-digest>`: a tag alone, or a manifest with its tags"""
     wanted = reference(route.last)
     if isinstance(wanted, Digest):
-        await context.repositories.delete_manifest(route.repository, wanted)
+        await context.repositories.delete_manifest(context.caller, route.repository, wanted)
     else:
-        await context.repositories.delete_tag(route.repository, wanted)
+        await context.repositories.delete_tag(context.caller, route.repository, wanted)
     return Reply(202)
