@@ -5,11 +5,13 @@ The variable of `server.port` is `HYTHE_SERVER_PORT`. config.example.yaml docume
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import yaml
@@ -40,17 +42,51 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     connections_max: NotNegative = 0
 
 
+Address = Annotated[str, Meta(pattern=r"^(https?://[^?#\s\"<>]+)?$")]
+
+
+class S3Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The bucket that the bytes lie in when `storage.kind` is s3."""
+
+    bucket: str = ""
+    prefix: str = ""
+    endpoint: Address = ""
+    region: str = "us-east-1"
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    access_key: str = ""
+    secret_key: str = ""
+    sse: Literal["", "AES256", "aws:kms"] = ""
+    sse_kms_key_id: str = ""
+    request_checksum_calculation: Literal["when_required", "when_supported"] = "when_required"
+    ca_bundle: str = ""
+    part_size_bytes: Annotated[int, Meta(ge=5 << 20, le=5 << 30)] = 16 << 20
+    max_pool_connections: Positive = 64
+    connect_timeout_seconds: Seconds = 5.0
+    read_timeout_seconds: Seconds = 60.0
+    attempts: Annotated[int, Meta(ge=1, le=20)] = 4
+    redirect: Literal["never", "always"] = "never"
+    redirect_ttl_seconds: Annotated[int, Meta(ge=1, le=7 * 86_400)] = 1200
+    redirect_endpoint: Address = ""
+
+
 class StorageSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the bytes and, by default, the index lie."""
 
+    kind: Literal["directory", "s3"] = "directory"
     directory: str = ""
     threads: Annotated[int, Meta(ge=1, le=512)] = 16
+    s3: S3Settings = S3Settings()
 
 
 class IndexSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The database."""
 
     url: str = ""
+    pool_size: Annotated[int, Meta(ge=1, le=1000)] = 10
+
+    def is_postgres(self) -> bool:
+        """Whether it is a PostgreSQL server's, rather than a file."""
+        return self.url.startswith("postgresql://")
 
 
 class LimitSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +109,48 @@ class PolicySettings(Struct, frozen=True, forbid_unknown_fields=True):
     sparse: Literal["none", "indexes", "all"] = "none"
 
 
+class ExternalTokenSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A token service of somebody else's, in place of our own; without a realm there is none."""
+
+    realm: Annotated[str, Meta(pattern=r"^(https?://[^#\s\"\\<>]+)?$")] = ""
+    service: Annotated[str, Meta(pattern=r"^[^\s\"\\]{0,256}$")] = ""
+    issuer: str = ""
+    public_key: str = ""
+    jwks_url: Address = ""
+    jwks_file: str = ""
+    may_lack: tuple[Literal["iat", "nbf"], ...] = ()
+
+
+class OidcSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The identity provider with which people sign in; without an issuer there is none."""
+
+    issuer: Address = ""
+    title: Annotated[str, Meta(max_length=100)] = ""
+    client_id: str = ""
+    client_secret: str = ""
+    client_secret_file: str = ""
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    hosts: tuple[str, ...] = ()
+    username_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    groups: dict[str, str] = {}
+    allowed_groups: tuple[str, ...] = ()
+    admin_group: str = ""
+    sign_in_every_days: Annotated[float, Meta(ge=0)] = 30.0
+
+
+class CiRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """Jobs of a CI system that are let in, and what they may do."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    issuer: Annotated[str, Meta(pattern=r"^https?://[^?#\s\"<>]+$")]
+    audience: Annotated[str, Meta(min_length=1)]
+    claims: Annotated[dict[str, Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+    allow: Annotated[tuple[str, ...], Meta(min_length=1)]
+    lifetime_seconds: Annotated[int, Meta(ge=60, le=3600)] = 900
+    jwks_file: str = ""
+
+
 class AccountSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Who is let in."""
 
@@ -81,6 +159,14 @@ class AccountSettings(Struct, frozen=True, forbid_unknown_fields=True):
     token_lifetime_seconds: Annotated[float, Meta(ge=60, le=86_400)] = 300.0
     anonymous_pull: tuple[str, ...] = ()
     htpasswd: str = ""
+    session_lifetime_seconds: Annotated[float, Meta(ge=60, le=31 * 86_400)] = 43_200.0
+    external_token: ExternalTokenSettings = ExternalTokenSettings()
+    oidc: OidcSettings = OidcSettings()
+    ci: tuple[CiRule, ...] = ()
+
+    def is_federated(self) -> bool:
+        """Whether somebody else says who is let in."""
+        return bool(self.external_token.realm or self.oidc.issuer or self.ci)
 
 
 class LoggingSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +191,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether one has to log in: as set, else as soon as others than this machine can connect."""
         if self.accounts.enabled != "auto":
             return self.accounts.enabled == "always"
-        return not is_loopback(self.server.host)
+        return self.accounts.is_federated() or not is_loopback(self.server.host)
 
     def data_directory(self) -> Path:
         """`storage.directory`, or the place where such data belong for this user."""
@@ -127,11 +213,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def variables() -> Iterator[tuple[str, tuple[str, str]]]:
-    """Every variable with the section and key that it sets."""
-    for section in msgspec.structs.fields(Settings):
-        for key in msgspec.structs.fields(section.type):
-            yield f"HYTHE_{section.name}_{key.name}".upper(), (section.name, key.name)
+Place = tuple[str, ...]
+
+
+def variables() -> Iterator[tuple[str, Place]]:
+    """Every variable with the place of the setting that it sets: its section, the sections in that, its key."""
+    for place, _ in _places(Settings, ()):
+        yield "_".join(("HYTHE", *place)).upper(), place
+
+
+def _places(section: type[Struct], above: Place) -> Iterator[tuple[Place, Any]]:
+    """Every setting's place with its type."""
+    for key in msgspec.structs.fields(section):
+        place = (*above, key.name)
+        if isinstance(key.type, type) and issubclass(key.type, Struct):
+            yield from _places(key.type, place)
+        else:
+            yield place, key.type
 
 
 # Variables with our prefix that are no settings.
@@ -149,8 +247,8 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
     overrides = _overrides(environment)
     if overrides:
         merged = msgspec.to_builtins(settings)
-        for (section, key), value in overrides.items():
-            merged[section][key] = value
+        for (*sections, key), value in overrides.items():
+            functools.reduce(operator.getitem, sections, merged)[key] = value
         settings = _convert(merged, "HYTHE_* variables", strict=False)
     _check(settings)
     return settings
@@ -167,7 +265,18 @@ def _read(path: Path) -> Any:
         return {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: sections such as 'server:' are expected")
-    return {name: {} if section is None else section for name, section in document.items()}
+    return _with_empty_sections(document, Settings)
+
+
+def _with_empty_sections(document: dict[Any, Any], section: type[Struct]) -> dict[Any, Any]:
+    """The document with defaults for sections of which there is the name alone."""
+    inner = {key.name: key.type for key in msgspec.structs.fields(section)}
+    found = dict(document)
+    for name, value in document.items():
+        kind = inner.get(name)
+        if isinstance(kind, type) and issubclass(kind, Struct) and (value is None or isinstance(value, dict)):
+            found[name] = _with_empty_sections(value or {}, kind)
+    return found
 
 
 def _convert(document: Any, source: str, strict: bool = True) -> Settings:
@@ -188,18 +297,29 @@ def _readable(message: str) -> str:
     return f"{path}: {reason}" if path else reason
 
 
-def _overrides(environment: Mapping[str, str]) -> dict[tuple[str, str], Any]:
+def _overrides(environment: Mapping[str, str]) -> dict[Place, Any]:
     known = dict(variables())
     for name in environment:
         if name.startswith("HYTHE_") and name not in known and name not in _OTHER_VARIABLES:
             raise ConfigurationError(f"{name} sets nothing: there is no such setting")
-    found: dict[tuple[str, str], Any] = {}
-    for name, place in known.items():
-        if name in environment:
-            value = environment[name]
-            is_list = isinstance(getattr(getattr(Settings(), place[0]), place[1]), tuple)
-            found[place] = [part for part in value.replace(",", " ").split() if part] if is_list else value
-    return found
+    types = dict(_places(Settings, ()))
+    return {
+        place: _value_of(name, environment[name], types[place])
+        for name, place in known.items()
+        if name in environment
+    }
+
+
+def _value_of(name: str, text: str, kind: Any) -> Any:
+    """A variable's value: lists of words are separated by commas or spaces; what has an inside is JSON or YAML."""
+    if get_origin(kind) is tuple and get_args(kind)[0] is not CiRule:
+        return [part for part in text.replace(",", " ").split() if part]
+    if get_origin(kind) not in (tuple, dict):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{name} is neither JSON nor YAML: {error}") from None
 
 
 def _check(settings: Settings) -> None:
@@ -210,5 +330,40 @@ def _check(settings: Settings) -> None:
     for name, path in (("tls_certificate", server.tls_certificate), ("tls_key", server.tls_key)):
         if path and not os.access(path, os.R_OK):
             raise ConfigurationError(f"server.{name}: {path} cannot be read")
-    if settings.index.url and not settings.index.url.startswith("sqlite:///"):
-        raise ConfigurationError("index.url: 'sqlite:///PATH' is expected")
+    if settings.index.url and not settings.index.url.startswith(("sqlite:///", "postgresql://")):
+        raise ConfigurationError("index.url: 'sqlite:///PATH' or 'postgresql://USER@HOST/DATABASE' is expected")
+    _check_storage(settings.storage)
+    _check_federation(settings)
+
+
+def _check_storage(storage: StorageSettings) -> None:
+    s3 = storage.s3
+    if storage.kind == "s3" and not s3.bucket:
+        raise ConfigurationError("storage.s3.bucket: storage.kind is s3, so the bucket has to be named")
+    if bool(s3.access_key) != bool(s3.secret_key):
+        raise ConfigurationError("storage.s3.access_key and secret_key go together: set both or neither")
+    if s3.sse_kms_key_id and s3.sse != "aws:kms":
+        raise ConfigurationError("storage.s3.sse_kms_key_id: goes with sse 'aws:kms' only")
+
+
+def _check_federation(settings: Settings) -> None:
+    accounts = settings.accounts
+    external, oidc = accounts.external_token, accounts.oidc
+    if accounts.is_federated() and accounts.enabled == "never":
+        raise ConfigurationError("accounts.enabled: 'never' does not go with external_token, oidc or ci")
+    if external.realm and not (external.service and external.issuer):
+        raise ConfigurationError("accounts.external_token: realm, service and issuer go together")
+    sources = [external.public_key, external.jwks_url, external.jwks_file]
+    if external.realm and sum(map(bool, sources)) != 1:
+        raise ConfigurationError("accounts.external_token: set one of public_key, jwks_url and jwks_file")
+    if oidc.issuer and not (oidc.client_id and settings.server.public_url):
+        raise ConfigurationError(
+            "accounts.oidc: it needs client_id, and server.public_url for the provider to send people back to"
+        )
+    if oidc.client_secret and oidc.client_secret_file:
+        raise ConfigurationError("accounts.oidc: set client_secret or client_secret_file")
+    if oidc.issuer and "openid" not in oidc.scopes:
+        raise ConfigurationError("accounts.oidc.scopes: 'openid' is missing")
+    names = [rule.name for rule in accounts.ci]
+    if len(set(names)) != len(names):
+        raise ConfigurationError("accounts.ci: each rule needs a name of its own")

@@ -9,6 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import postgres as postgres_support
+from tests.support import s3
+from tests.support.postgres import Postgres
 from tests.support.server import Server
 
 MakeServer = Callable[..., Server]
@@ -20,6 +23,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server")).start()
     yield running
     running.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Postgres:
+    """The PostgreSQL server that the session shares; ask it for a database, and leave the others alone."""
+    return postgres_support.shared()
 
 
 @pytest.fixture
@@ -35,6 +44,18 @@ def make_server(tmp_path: Path) -> Iterator[MakeServer]:
     yield make
     for running in servers:
         running.kill()
+
+
+@pytest.fixture(scope="session")
+def ceph() -> s3.Ceph:
+    """A real S3 store that the whole session shares; use a prefix of your own."""
+    return s3.shared(s3.Ceph)
+
+
+@pytest.fixture(scope="session")
+def moto() -> s3.Moto:
+    """A stand-in for an S3 store; use a prefix of your own."""
+    return s3.shared(s3.Moto)
 
 
 @pytest.fixture(scope="session")

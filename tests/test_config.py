@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,11 +24,50 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+CI_RULE = {
+    "name": "web",
+    "issuer": "https://ci.example.com",
+    "audience": "https://registry.example.com",
+    "claims": {"repository": "acme/web"},
+    "allow": ["pull,push:team/*"],
+}
+EXTERNAL = "accounts:\n  external_token:\n    realm: https://x\n    issuer: x\n    service: x\n"
+# Settings that cannot be alone.
+TOGETHER = {
+    "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_REALM": {
+        "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_SERVICE": "registry",
+        "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_ISSUER": "issuer",
+        "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_JWKS_FILE": "keys.json",
+    },
+    "HYTHE_ACCOUNTS_OIDC_ISSUER": {
+        "HYTHE_ACCOUNTS_OIDC_CLIENT_ID": "hythe",
+        "HYTHE_SERVER_PUBLIC_URL": "https://registry.example.com",
+    },
+    "HYTHE_STORAGE_KIND": {"HYTHE_STORAGE_S3_BUCKET": "blobs"},
+    "HYTHE_STORAGE_S3_ACCESS_KEY": {"HYTHE_STORAGE_S3_SECRET_KEY": "secret"},
+    "HYTHE_STORAGE_S3_SECRET_KEY": {"HYTHE_STORAGE_S3_ACCESS_KEY": "access"},
+    "HYTHE_STORAGE_S3_SSE_KMS_KEY_ID": {"HYTHE_STORAGE_S3_SSE": "aws:kms"},
+}
+
+
 def test_the_example_file_says_every_setting_with_its_default() -> None:
     assert config.load(EXAMPLE, {}) == Settings()
     document = yaml.safe_load(EXAMPLE.read_text())
-    named = {(section, key) for section, keys in document.items() for key in keys}
-    assert named == {place for _, place in config.variables()}
+    places = {place for _, place in config.variables()}
+    assert set(named(document, places)) == places
+
+
+def named(document: dict[str, Any], places: set[tuple[str, ...]], above: tuple[str, ...] = ()) -> Iterator[Any]:
+    for key, value in document.items():
+        place = (*above, key)
+        if place not in places and isinstance(value, dict):
+            yield from named(value, places, place)
+        else:
+            yield place
+
+
+def at(settings: Settings, place: tuple[str, ...]) -> Any:
+    return functools.reduce(getattr, place, settings)
 
 
 def test_no_file_and_no_variable_mean_the_defaults() -> None:
@@ -32,11 +75,10 @@ def test_no_file_and_no_variable_mean_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(("name", "place"), list(config.variables()), ids=[name for name, _ in config.variables()])
-def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: tuple[str, str]) -> None:
-    section, key = place
+def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: tuple[str, ...]) -> None:
     readable = str(EXAMPLE)  # for settings that name a file
     values = {bool: "false", int: "3", float: "3.5", tuple: "10.0.0.1, 10.0.1.0/24"}
-    default = getattr(getattr(Settings(), section), key)
+    default = at(Settings(), place)
     special = {
         "HYTHE_INDEX_URL": "sqlite:////tmp/index",
         "HYTHE_POLICY_SPARSE": "all",
@@ -47,13 +89,30 @@ def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: 
         "HYTHE_LIMITS_MANIFEST_SIZE_BYTES": "5000000",
         "HYTHE_SERVER_PUBLIC_URL": "https://registry.example.com",
         "HYTHE_ACCOUNTS_ENABLED": "always",
+        "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_REALM": "https://gitlab.example.com/jwt/auth",
+        "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_JWKS_URL": "https://gitlab.example.com/keys",
+        "HYTHE_ACCOUNTS_OIDC_ISSUER": "https://login.example.com",
         "HYTHE_ACCOUNTS_TOKEN_LIFETIME_SECONDS": "600",
+        "HYTHE_ACCOUNTS_SESSION_LIFETIME_SECONDS": "600",
+        "HYTHE_ACCOUNTS_EXTERNAL_TOKEN_MAY_LACK": "iat, nbf",
+        "HYTHE_ACCOUNTS_OIDC_SCOPES": "openid groups",
+        "HYTHE_ACCOUNTS_OIDC_GROUPS": '{"developers": "team:member"}',
+        "HYTHE_ACCOUNTS_CI": json.dumps([CI_RULE]),
+        "HYTHE_STORAGE_KIND": "s3",
+        "HYTHE_STORAGE_S3_ENDPOINT": "https://s3.example.com",
+        "HYTHE_STORAGE_S3_ADDRESSING": "virtual",
+        "HYTHE_STORAGE_S3_SSE": "AES256",
+        "HYTHE_STORAGE_S3_REQUEST_CHECKSUM_CALCULATION": "when_supported",
+        "HYTHE_STORAGE_S3_PART_SIZE_BYTES": "8388608",
+        "HYTHE_STORAGE_S3_REDIRECT": "always",
+        "HYTHE_STORAGE_S3_REDIRECT_ENDPOINT": "https://blobs.example.com",
     }
     text = special.get(name) or values.get(type(default), "somewhere")
     environment = {name: text}
+    environment |= TOGETHER.get(name, {})
     if "TLS" in name:
         environment |= {"HYTHE_SERVER_TLS_CERTIFICATE": readable, "HYTHE_SERVER_TLS_KEY": readable}
-    found = getattr(getattr(config.load(EXAMPLE, environment), section), key)
+    found = at(config.load(EXAMPLE, environment), place)
     assert found != default
     assert type(found) is (type(default) if default is not None else str)
 
@@ -72,6 +131,24 @@ def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: 
         ("server:\n  tls_key: /etc/hostname\n", "go together"),
         ("server:\n  tls_key: /nowhere\n  tls_certificate: /nowhere\n", "cannot be read"),
         ("index:\n  url: mysql://x\n", "index.url"),
+        ("storage:\n  kind: s3\n", "storage.s3.bucket"),
+        ("storage:\n  kind: azure\n", "storage.kind"),
+        ("storage:\n  s3:\n    access_key: x\n", "go together"),
+        ("storage:\n  s3:\n    part_size_bytes: 5000000\n", "storage.s3.part_size_bytes"),
+        ("storage:\n  s3:\n    endpoint: s3.example.com\n", "storage.s3.endpoint"),
+        ("storage:\n  s3:\n    sse: AES256\n    sse_kms_key_id: x\n", "sse_kms_key_id"),
+        ("storage:\n  s3:\n    redirect: sometimes\n", "storage.s3.redirect"),
+        ("accounts:\n  oidc:\n    isuer: x\n", "accounts.oidc.isuer is not a setting"),
+        ("accounts:\n  oidc:\n    issuer: ftp://x\n", "accounts.oidc.issuer"),
+        ("accounts:\n  oidc:\n    issuer: https://x\n", "client_id"),
+        ("accounts:\n  enabled: never\n  oidc:\n    issuer: https://x\n", "never"),
+        ("accounts:\n  external_token:\n    realm: https://x\n", "go together"),
+        (f"{EXTERNAL}", "one of public_key"),
+        (f"{EXTERNAL}    jwks_file: a\n    public_key: b\n", "one of public_key"),
+        ("accounts:\n  ci:\n  - name: a\n", r"accounts.ci"),
+        (yaml.safe_dump({"accounts": {"ci": [{**CI_RULE, "claims": {}}]}}), r"accounts.ci.*claims"),
+        (yaml.safe_dump({"accounts": {"ci": [{**CI_RULE, "lifetime_seconds": 3601}]}}), "lifetime_seconds"),
+        (yaml.safe_dump({"accounts": {"ci": [CI_RULE, CI_RULE]}}), "a name of its own"),
     ],
 )
 def test_a_mistake_in_the_file_is_told_with_its_path(tmp_path: Path, text: str, expected: str) -> None:

@@ -15,6 +15,8 @@ TOWERS = [
     [
         "cli",
         "server.wiring",
+        "server.federation",
+        "server.storage",
         "server.web",
         "server.service",
         "server.index",
@@ -27,7 +29,7 @@ TOWERS = [
 ]
 # Modules that every room, or only the named ones, may use.
 EVERYWHERE = {"registry", "registry.failpoints"}
-SETTINGS_READERS = {"cli", "server.wiring"}
+SETTINGS_READERS = {"cli", "server.wiring", "server.federation", "server.storage"}
 LOG_WRITERS = {"cli"}
 
 ROOM_OF_PACKAGE = {
@@ -35,11 +37,14 @@ ROOM_OF_PACKAGE = {
     "uvicorn": {"server.web", "cli"},
     "sqlalchemy": {"server.index"},
     "alembic": {"server.index"},
+    "psycopg": {"server.index"},
     "boto3": {"content"},
     "botocore": {"content"},
     "jwt": {"server.auth"},
+    "cryptography": {"server.auth"},
+    "httpx": {"transfer"},
     "yaml": {"config"},
-    "msgspec": {"config"},
+    "msgspec": {"config", "server.web"},
     "argparse": {"cli"},
 }
 

@@ -17,15 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli import output, settings
+from registry.cli import migrate, output, settings
 from registry.oci.errors import ConfigurationError
 from registry.oci.reference import Repository
 from registry.server import wiring
 from registry.server.auth import secrets
 from registry.server.auth.caller import ACTIONS
 from registry.server.auth.passwords import read_htpasswd
-from registry.server.auth.patterns import check_pattern
-from registry.server.auth.rights import ROLE_ACTIONS, Limit
+from registry.server.auth.rights import ROLE_ACTIONS
 from registry.server.service.accounts import (
     Accounts,
     Actor,
@@ -33,6 +32,7 @@ from registry.server.service.accounts import (
     Subject,
     actions_of,
     lifetime_of,
+    limit_of,
     since_ms_of,
 )
 
@@ -45,11 +45,19 @@ _PLACES = "how much: 'pull:team/*' or 'pull,push:team/web'; repeat it for more"
 def run(arguments: Sequence[str]) -> int:
     """Run `hythe admin ARGUMENTS` and return its exit status."""
     options = parser().parse_args(arguments)
-    return asyncio.run(_run(options))
+    try:
+        return asyncio.run(_run(options))
+    except BrokenPipeError:  # whoever read what is printed has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or options.config}: {error.strerror}") from None
 
 
 async def _run(options: argparse.Namespace) -> int:
     chosen = settings.load(options.config)
+    if options.family == "migrate":
+        return migrate.migrate(chosen, options.json)
     wiring.prepare_index(chosen)
     index = wiring.make_index(chosen)
     try:
@@ -149,6 +157,7 @@ def _other_verbs(families: Families) -> None:
     may.epilog = "exit status: 0 yes, 1 no"
     audit = _verb(families, "audit", _audit, "print the audit log")
     audit.add_argument("--since", default="3650d", metavar="TIME", help="of the last 30d, 12h or 30m")
+    families.add_parser("migrate", help=migrate.HELP, description=migrate.HELP)
     key = _family(families, "key", "the keys that sign access tokens")
     _verb(key, "rotate", _key_rotate, "sign with a new key from now on; nobody is logged out")
     htpasswd = _family(families, "htpasswd", "htpasswd files (bcrypt)")
@@ -160,16 +169,19 @@ def _other_verbs(families: Families) -> None:
 
 def _password(options: argparse.Namespace) -> tuple[str, bool]:
     """A password from standard input or the keyboard; else a new one, and that it is to be shown."""
-    if options.password_stdin:
-        return sys.stdin.readline().rstrip("\r\n"), False
-    if not sys.stdin.isatty():
-        return secrets.new_password(), True
-    first = getpass.getpass("Password (empty: make one): ")
-    if not first:
-        return secrets.new_password(), True
-    if getpass.getpass("Again: ") != first:
-        raise Refused("the two differ")
-    return first, False
+    try:
+        if options.password_stdin:
+            return sys.stdin.readline().rstrip("\r\n"), False
+        if not sys.stdin.isatty():
+            return secrets.new_password(), True
+        first = getpass.getpass("Password (empty: make one): ")
+        if first and getpass.getpass("Again: ") != first:
+            raise Refused("the two differ")
+    except UnicodeDecodeError:
+        raise Refused("the password is not UTF-8") from None
+    except EOFError:
+        raise Refused("no password was given") from None
+    return (first, False) if first else (secrets.new_password(), True)
 
 
 def _show_password(options: argparse.Namespace, name: str, password: str, is_new: bool) -> None:
@@ -261,14 +273,6 @@ async def _team_join(accounts: Accounts, options: argparse.Namespace) -> None:
 
 async def _team_leave(accounts: Accounts, options: argparse.Namespace) -> None:
     await accounts.leave(_actor(), options.team, options.name)
-
-
-def limit_of(text: str) -> Limit:
-    """A token's limit from `pull,push:team/*`. Raises Refused or NameRefused."""
-    actions, colon, pattern = text.partition(":")
-    if not colon:
-        raise Refused(f"{text[:100]!r} is no limit: 'pull:team/*' and 'pull,push:team/web' are")
-    return Limit(check_pattern(pattern), actions_of([actions]))
 
 
 async def _token_add(accounts: Accounts, options: argparse.Namespace) -> None:
@@ -363,6 +367,8 @@ async def _htpasswd_import(accounts: Accounts, options: argparse.Namespace) -> N
         text = await asyncio.to_thread(Path(options.file).read_text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{options.file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{options.file} is not a text in UTF-8") from None
     added, changed = await accounts.take_htpasswd(_actor(), read_htpasswd(text), "local")
     if options.json:
         output.as_json({"added": added, "changed": changed})

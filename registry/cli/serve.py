@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import functools
 import math
 import os
+import resource
 import signal
 import socket
+import ssl
 import sys
+from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -19,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 from registry.cli.settings import load as load_settings
 from registry.config import Settings
 from registry.oci.errors import ConfigurationError
-from registry.server import logs, wiring
+from registry.server import logs, storage, wiring
 from registry.server.service.accounts import FIRST_ADMINISTRATOR
 from registry.server.web.protocol import BoundedProtocol
 
@@ -32,24 +36,41 @@ def serve(options: argparse.Namespace) -> int:
     chosen = {f"HYTHE_SERVER_{name.upper()}": getattr(options, name) for name in ("host", "port", "workers")}
     settings = load_settings(options.config, chosen)
     logs.configure(settings.logging.level, settings.logging.format)
+    # uvicorn raises the signal that it was stopped with again, when it is done; to be asked to stop is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _check_certificate(settings)
+    # Before anything is made: the first administrator's password is shown once, and only by a server that starts.
+    listening = _bind(settings)
     try:
         password = wiring.prepare(settings)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or settings.data_directory()}: {error.strerror}") from None
-    listening = _listen(settings)
+    with _port_faults_are_told(settings):
+        listening.listen(_BACKLOG)
+    _raise_open_files_limit()
     _greet(settings, listening.getsockname()[1], password)
     return _run(settings, listening)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _check_certificate(settings: Settings) -> None:
+    server = settings.server
+    if server.tls_certificate:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                server.tls_certificate, server.tls_key
+            )
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error.strerror
+            raise ConfigurationError(
+                f"server.tls_certificate and server.tls_key are not a certificate and its key in PEM: {reason}"
+            ) from None
+
+
+@contextlib.contextmanager
+def _port_faults_are_told(settings: Settings) -> Iterator[None]:
     server = settings.server
     try:
-        family, *_, address = socket.getaddrinfo(
-            server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        yield
     except socket.gaierror as error:
         raise ConfigurationError(f"server.host: {server.host!r} is no address here: {error.strerror}") from None
     except OSError as error:
@@ -57,9 +78,26 @@ def _listen(settings: Settings) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             reason = "somebody listens there already; choose another with --port or server.port"
         raise ConfigurationError(f"cannot listen on {server.host}:{server.port}: {reason}") from None
-    listening.listen(_BACKLOG)
-    listening.set_inheritable(True)
-    return listening
+
+
+def _bind(settings: Settings) -> socket.socket:
+    server = settings.server
+    with _port_faults_are_told(settings):
+        family, *_, address = socket.getaddrinfo(
+            server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.set_inheritable(True)
+        return bound
+
+
+def _raise_open_files_limit() -> None:
+    """Each connection, and each blob that is sent, is an open file; shells start programs with 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _greet(settings: Settings, port: int, password: str | None) -> None:
@@ -69,7 +107,7 @@ def _greet(settings: Settings, port: int, password: str | None) -> None:
     host = "localhost" if server.host in ("127.0.0.1", "::1", "localhost") else server.host
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [
-        f"Hythe serves {scheme}://{name}, its data are in {settings.data_directory()}",
+        f"Hythe serves {scheme}://{name}, its data are in {storage.place(settings)}",
         *_access_lines(settings, name, password),
         "Try it:",
         f"  docker tag IMAGE {name}/team/IMAGE",
@@ -114,13 +152,20 @@ def _run(settings: Settings, listening: socket.socket) -> int:
         ssl_keyfile=server.tls_key,
     )
     if server.workers > 1:
-        Multiprocess(uvicorn_config, [listening]).run()
+        _Workers(uvicorn_config, [listening]).run()
         return 0
-    # uvicorn, once it has stopped, raises the signal that it was stopped with again.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     instance = uvicorn.Server(uvicorn_config)
     instance.run(sockets=[listening])
     return 0 if instance.started else 1
+
+
+class _Workers(Multiprocess):
+    """uvicorn's parent of several workers, which lets go of the port as soon as they do."""
+
+    def terminate_all(self) -> None:
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
 
 
 def worker(settings: Settings, parent: int | None) -> ASGIApp:

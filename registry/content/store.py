@@ -128,3 +128,11 @@ class BlobStore(Protocol):
     async def check(self) -> None:
         """Raise what a write would raise now: the store is gone, read-only or full."""
         ...
+
+    async def remove_stale_temporaries(self, older_than: float) -> None:
+        """Free what killed requests left and nobody touched since *older_than* (seconds of the epoch)."""
+        ...
+
+    def close(self) -> None:
+        """Wait for the work that is under way, and let go of everything."""
+        ...

@@ -89,6 +89,8 @@ def parse(data: bytes, content_type: str | None, references_max: int = 10_000) -
     )
     if media_type == media.OCI_ARTIFACT and not manifest.artifact_type:
         raise ManifestInvalid("artifactType is missing")
+    if "\0" in (manifest.referrer_type() or ""):  # which not every index can keep
+        raise ManifestInvalid("a media type has a NUL in it")
     return manifest
 
 

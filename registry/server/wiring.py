@@ -7,8 +7,10 @@ import contextlib
 import logging
 import os
 import random
+import socket
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 
@@ -16,21 +18,26 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from registry.config import Settings
-from registry.content.files import FileStore
+from registry.content.store import BlobStore
 from registry.oci.errors import ConfigurationError, HytheError
+from registry.server import federation, storage
 from registry.server.auth.passwords import read_htpasswd
 from registry.server.auth.rights import public_pull
-from registry.server.index import changes, credentials
+from registry.server.index import changes, credentials, leases, sessions
 from registry.server.index.engine import EmbeddedIndex, Index
-from registry.server.index.migrate import migrate_sqlite
+from registry.server.index.migrate import migrate_postgres, migrate_sqlite, require_schema
 from registry.server.service.access import Access, KeyRing
 from registry.server.service.accounts import Accounts, Actor
 from registry.server.service.policy import Policy
 from registry.server.service.repository import Repositories
+from registry.server.service.sessions import Sessions
+from registry.server.service.signin import SignIn
 from registry.server.service.tokens import Tokens
 from registry.server.service.uploads import Uploads
+from registry.server.web.api import problems
+from registry.server.web.api.router import PREFIX, Router
 from registry.server.web.context import Gate, OpenGate
-from registry.server.web.endpoints import Endpoints, search_endpoints, token_endpoints
+from registry.server.web.endpoints import Area, Endpoints, search_endpoints, token_endpoints
 from registry.server.web.gate import AccountsGate
 from registry.server.web.gateway import Gateway
 from registry.server.web.proxies import Proxies
@@ -38,10 +45,12 @@ from registry.server.web.site import make_site
 from registry.server.web.throttle import Throttle
 from registry.server.web.tokens import TokenEndpoint
 from registry.server.web.transfers import Transfers
+from registry.server.web.ui.handlers import Pages
 
 log = logging.getLogger("hythe.server")
 
 _EXPIRY_EVERY_SECONDS = 300.0
+_EXPIRY_LEASE_SECONDS = 2 * _EXPIRY_EVERY_SECONDS  # longer than the longest pause of who holds it
 _HTPASSWD_EVERY_SECONDS = 3.0
 
 
@@ -60,17 +69,35 @@ def prepare(settings: Settings) -> str | None:
     """
     Proxies(settings.server.trusted_proxies)
     public_pull(settings.accounts.anonymous_pull)
-    make_store(settings, threads=1).close()
+    federation.check(settings)
+    storage.prepare(settings)
     prepare_index(settings)
     return asyncio.run(_set_up(settings)) if settings.has_accounts() else None
 
 
 def prepare_index(settings: Settings) -> None:
-    """Create the index or bring it to this release's schema. Raises ConfigurationError or OSError."""
+    """Create the embedded index or bring it to this release's schema; a database has to be there and have it.
+
+    Other servers may be at work on a database, so that it is migrated only when somebody says so. Raises
+    ConfigurationError or OSError.
+    """
+    if settings.index.is_postgres():
+        require_schema(settings.index.url)
+    else:
+        migrate_index(settings)
+
+
+def migrate_index(settings: Settings) -> tuple[str | None, str]:
+    """Bring the index to this release's schema; returns that of before and of now. Safe to repeat.
+
+    Raises ConfigurationError or OSError.
+    """
+    if settings.index.is_postgres():
+        return migrate_postgres(settings.index.url)
     path = index_path(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     keep_private(path)
-    migrate_sqlite(path)
+    return migrate_sqlite(path)
 
 
 async def _set_up(settings: Settings) -> str | None:
@@ -109,12 +136,16 @@ def policy_of(settings: Settings) -> Policy:
 
 def make_index(settings: Settings) -> Index:
     """The database of the settings."""
+    if settings.index.is_postgres():
+        from registry.server.index.postgres import PostgresIndex  # slow to import
+
+        return PostgresIndex(settings.index.url, settings.index.pool_size)
     return EmbeddedIndex(index_path(settings))
 
 
-def make_store(settings: Settings, threads: int | None = None) -> FileStore:
+def make_store(settings: Settings, threads: int | None = None) -> BlobStore:
     """The content store of the settings."""
-    return FileStore(settings.data_directory(), threads or settings.storage.threads)
+    return storage.make_store(settings, threads)
 
 
 def make_accounts(settings: Settings, index: Index) -> Accounts:
@@ -132,8 +163,8 @@ def build(settings: Settings) -> ASGIApp:
     transfers = Transfers()
     proxies = Proxies(settings.server.trusted_proxies)
     uploads = Uploads(index, store, policy, transfers.piece_bytes)
-    repositories = Repositories(index, store, policy)
-    gate, endpoints = _doors(settings, index, proxies)
+    repositories = Repositories(index, store, policy, storage.redirect(settings, store))
+    gate, endpoints, areas = _doors(settings, index, proxies)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -162,35 +193,44 @@ def build(settings: Settings) -> ASGIApp:
         Throttle(settings.limits.request_rate),
         settings.server.body_idle_seconds,
         transfers,
+        areas,
     )
 
 
-def _doors(settings: Settings, index: Index, proxies: Proxies) -> tuple[Gate, Endpoints]:
-    """Who admits clients, and where they get their tokens."""
+def _doors(settings: Settings, index: Index, proxies: Proxies) -> tuple[Gate, Endpoints, list[Area]]:
+    """Who admits clients, where they get their tokens, and where accounts are looked after."""
     if not settings.has_accounts():
-        return OpenGate(), {}
-    service, lifetime = settings.accounts.service, settings.accounts.token_lifetime_seconds
-    keys = KeyRing(index, lifetime)
-    access = Access(index, keys, service, service, public_pull(settings.accounts.anonymous_pull))
-    tokens = Tokens(index, access, keys, service, service, lifetime)
+        return OpenGate(), {}, []
+    chosen = settings.accounts
+    service, public = chosen.service, public_pull(chosen.anonymous_pull)
     accounts = make_accounts(settings, index)
+    keys = KeyRing(index, federation.key_lifetime_seconds(settings))
+    jobs, foreigners = federation.jobs(settings, accounts), federation.external_tokens(settings)
+    access = Access(index, keys, service, service, public, jobs, foreigners)
+    tokens = Tokens(index, access, keys, service, service, chosen.token_lifetime_seconds)
 
     async def record(actor: str, address: str, action: str, target: str) -> None:
         await accounts.record(Actor(actor, address), action, target, "denied")
 
-    gate = AccountsGate(access, proxies, service, settings.server.public_url, record)
-    return gate, token_endpoints(TokenEndpoint(access, tokens, keys))
+    external = (chosen.external_token.realm, chosen.external_token.service) if foreigners is not None else None
+    gate = AccountsGate(access, proxies, service, settings.server.public_url, record, external)
+    browsers = Sessions(index, access, chosen.session_lifetime_seconds)
+    pages = Pages(access, accounts, browsers, gate.base_url, federation.door(settings, index))
+    api = Area(PREFIX, Router(access, accounts).answer, problems)
+    return gate, {**token_endpoints(TokenEndpoint(access, tokens, keys)), **pages.endpoints()}, [api]
 
 
 def _background(
-    settings: Settings, index: Index, store: FileStore, uploads: Uploads, policy: Policy
+    settings: Settings, index: Index, store: BlobStore, uploads: Uploads, policy: Policy
 ) -> Iterator[Coroutine[None, None, None]]:
     """What goes on beside the requests of one worker."""
-    yield _expire_uploads(uploads, store, policy)
+    yield _expire_uploads(index, uploads, store, policy)
     if settings.has_accounts():
         yield _forget_expired(index)
         if settings.accounts.htpasswd:
             yield _follow_htpasswd(settings, make_accounts(settings, index))
+        if settings.accounts.oidc.issuer and settings.accounts.oidc.sign_in_every_days:
+            yield _lapse(federation.sign_in(settings, index))
 
 
 async def _forget_expired(index: Index) -> None:
@@ -198,8 +238,22 @@ async def _forget_expired(index: Index) -> None:
         await asyncio.sleep(3600 * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
         try:
             await index.note(credentials.remove_expired)
+            await index.note(sessions.remove_expired)
         except Exception:
             log.exception("credentials.expiry_failed")
+
+
+async def _lapse(sign_in: SignIn) -> None:
+    """Lock out those for whom the identity provider has not vouched for too long."""
+    pause = min(3600.0, sign_in.policy.sign_in_every_seconds / 4)
+    while True:
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
+        try:
+            lapsed = await sign_in.lapse()
+            if lapsed:
+                log.info("accounts.lapsed", extra={"fields": {"count": lapsed}})
+        except Exception:
+            log.exception("accounts.lapse_failed")
 
 
 async def take_htpasswd(settings: Settings, accounts: Accounts) -> None:
@@ -230,14 +284,21 @@ async def _follow_htpasswd(settings: Settings, accounts: Accounts) -> None:
         await asyncio.sleep(_HTPASSWD_EVERY_SECONDS)
 
 
-async def _expire_uploads(uploads: Uploads, store: FileStore, policy: Policy) -> None:
-    """Now and then, forget uploads that nobody goes on with."""
-    while True:
-        await asyncio.sleep(_EXPIRY_EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
-        try:
-            expired = await uploads.expire()
-            await store.remove_stale_temporaries(time.time() - max(86_400.0, policy.upload_expiry_seconds))
-            if expired:
-                log.info("uploads.expired", extra={"fields": {"count": expired}})
-        except Exception:
-            log.exception("uploads.expiry_failed")
+async def _expire_uploads(index: Index, uploads: Uploads, store: BlobStore, policy: Policy) -> None:
+    """Now and then, forget uploads that nobody goes on with; one worker does it for all who share the index."""
+    lease, me = "uploads.expire", f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4()}"
+    try:
+        while True:
+            await asyncio.sleep(_EXPIRY_EVERY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
+            try:
+                if not await index.note(leases.acquire, lease, me, _EXPIRY_LEASE_SECONDS):
+                    continue
+                expired = await uploads.expire()
+                await store.remove_stale_temporaries(time.time() - max(86_400.0, policy.upload_expiry_seconds))
+                if expired:
+                    log.info("uploads.expired", extra={"fields": {"count": expired}})
+            except Exception:
+                log.exception("uploads.expiry_failed")
+    finally:
+        with contextlib.suppress(HytheError):
+            await index.note(leases.release, lease, me)

@@ -17,6 +17,9 @@ from pathlib import Path
 PACKAGES = (
     "busybox-static",
     "buildah",
+    "ceph-common",
+    "ceph-mon",
+    "ceph-osd",
     "conmon",
     "containerd",
     "docker-registry",
@@ -26,6 +29,7 @@ PACKAGES = (
     "nginx",
     "podman",
     "postgresql",
+    "radosgw",
     "runc",
     "skopeo",
     "umoci",

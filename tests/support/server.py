@@ -35,6 +35,23 @@ def merged(base: Settings, over: Settings) -> Settings:
     return result
 
 
+def surroundings() -> Settings:
+    """What servers run on where a test says nothing of it.
+
+    With TEST_INDEX=postgres a database of their own, with TEST_STORAGE=s3 a part of a bucket of their own.
+    """
+    found: Settings = {}
+    if os.environ.get("TEST_INDEX") == "postgres":
+        from tests.support.postgres import shared
+
+        found["index"] = {"url": shared().url(shared().database())}
+    if os.environ.get("TEST_STORAGE") == "s3":
+        from tests.support import s3
+
+        found["storage"] = s3.shared(s3.Ceph).settings()
+    return found
+
+
 class Server:
     """One `hythe serve` on a port of its own, its data and log under *directory*.
 
@@ -55,7 +72,7 @@ class Server:
             "storage": {"directory": str(self.data)},
             "logging": {"format": "json"},
         }
-        self.settings = merged(base, settings or {})
+        self.settings = merged(merged(base, surroundings()), settings or {})
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -12,12 +12,16 @@ import re
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import argon2
 import bcrypt
 
 from registry.oci.errors import ConfigurationError, RegistryError, TooManyRequests
+
+T = TypeVar("T")
 
 PASSWORD_MIN_CHARACTERS = 8
 PASSWORD_MAX_BYTES = 1024
@@ -35,7 +39,11 @@ def hash_password(password: str) -> str:
     """The stored form. Raises PasswordRefused."""
     if len(password) < PASSWORD_MIN_CHARACTERS:
         raise PasswordRefused(f"a password has at least {PASSWORD_MIN_CHARACTERS} characters")
-    if len(password.encode()) > PASSWORD_MAX_BYTES:
+    try:
+        size_bytes = len(password.encode())
+    except UnicodeEncodeError:  # half of a pair, as JSON and some terminals can bring it
+        raise PasswordRefused("a password is made of whole characters, in UTF-8") from None
+    if size_bytes > PASSWORD_MAX_BYTES:
         raise PasswordRefused(f"a password has at most {PASSWORD_MAX_BYTES} bytes")
     return hash_verified(password)
 
@@ -47,13 +55,13 @@ def hash_verified(password: str) -> str:
 
 def verify(stored: str, password: str) -> bool:
     """Whether *password* is the one of which *stored* is the hash. Slow on purpose."""
-    data = password.encode()
+    data = password.encode("utf-8", "surrogatepass")
     if len(data) > PASSWORD_MAX_BYTES:
         return False
     if _BCRYPT.fullmatch(stored):
         return bcrypt.checkpw(data[:72], stored.encode())  # bcrypt reads 72 bytes, as htpasswd's does
     try:
-        return _hasher.verify(stored, password)
+        return _hasher.verify(stored, data)
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
 
@@ -76,6 +84,25 @@ def read_htpasswd(text: str) -> dict[str, str]:
     return found
 
 
+class Bounded:
+    """Runs slow work in threads: *at_once* of it, and no more than *waiting_max* together with what waits."""
+
+    def __init__(self, at_once: int = 2, waiting_max: int = 64) -> None:
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="password")
+        self._waiting = 0
+        self._waiting_max = waiting_max
+
+    async def run(self, function: Callable[..., T], *args: str) -> T:
+        """The result of *function*. Raises TooManyRequests when too many are waiting."""
+        if self._waiting >= self._waiting_max:
+            raise TooManyRequests("too many passwords at once; try again", 2)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        finally:
+            self._waiting -= 1
+
+
 class Verifier:
     """Verifies passwords with bounds: few at a time, few waiting, and the same right one only once in a while.
 
@@ -84,9 +111,7 @@ class Verifier:
     """
 
     def __init__(self, at_once: int = 2, waiting_max: int = 64, remember_seconds: float = 300.0) -> None:
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="password")
-        self._waiting = 0
-        self._waiting_max = waiting_max
+        self._bounded = Bounded(at_once, waiting_max)
         self._remember_seconds = remember_seconds
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, float] = OrderedDict()
@@ -98,17 +123,10 @@ class Verifier:
 
         Raises TooManyRequests when too many are waiting.
         """
-        question = hmac.digest(self._key, f"{stored}\0{password}".encode(), hashlib.sha256)
+        question = hmac.digest(self._key, f"{stored}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256)
         if stored is not None and self._known.get(question, 0.0) > time.monotonic():
             return True
-        if self._waiting >= self._waiting_max:
-            raise TooManyRequests("too many logins at once; try again", 2)
-        self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            right = await loop.run_in_executor(self._pool, verify, stored or self._nobody, password)
-        finally:
-            self._waiting -= 1
+        right = await self._bounded.run(verify, stored or self._nobody, password)
         if stored is None or not right:
             return False
         self._known[question] = time.monotonic() + self._remember_seconds

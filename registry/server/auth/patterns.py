@@ -14,7 +14,7 @@ from registry.oci.errors import RegistryError
 _PATTERN = re.compile(r"[a-z0-9*](?:[a-z0-9._/*-]*[a-z0-9*])?")
 _ACCOUNT = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,126}[a-z0-9]|[a-z0-9]")
 _TEAM = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-RESERVED_NAMES = frozenset({"anonymous", "everyone", "admin-api", "token"})
+RESERVED_NAMES = frozenset({"anonymous", "everyone", "admin-api", "oidc", "token"})
 
 
 class NameRefused(RegistryError):
@@ -28,6 +28,11 @@ def check_pattern(text: str) -> str:
     if len(text) > 255 or not _PATTERN.fullmatch(text) or "//" in text or "**" in text:
         raise NameRefused(f"{text[:100]!r} is no repository pattern; 'team/web', 'team/*' and '*' are")
     return text
+
+
+def is_inside(pattern: str, team: str) -> bool:
+    """Whether all that *pattern* can cover is in the namespace of *team*."""
+    return pattern.startswith(team + "/")
 
 
 def check_account(text: str) -> str:
@@ -52,7 +57,20 @@ def check_team(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
     head, tail = (pattern[:-1], ".+") if pattern == "*" or pattern.endswith("/*") else (pattern, "")
-    return re.compile("[^/]*".join(re.escape(part) for part in head.split("*")) + tail)
+    return re.compile("/".join(map(_component, head.split("/"))) + tail)
+
+
+def _component(text: str) -> str:
+    """One component as a regular expression that never goes back over a star, so that many of them cost no more.
+
+    The first place where the text after a star fits is as good as any other, except for the last such text.
+    """
+    first, *rest = text.split("*")
+    if not rest:
+        return re.escape(first)
+    *middle, last = rest
+    inner = "".join(f"(?>[^/]*?{re.escape(part)})" for part in middle if part)
+    return f"{re.escape(first)}{inner}[^/]*{re.escape(last)}"
 
 
 def matches(pattern: str, repository: str) -> bool:

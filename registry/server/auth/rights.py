@@ -8,7 +8,7 @@ teams' grants, everyone's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from registry.oci.reference import Repository
@@ -62,6 +62,7 @@ class Rights:
 
     is_admin: bool
     grants: tuple[Grant, ...]
+    memberships: tuple[Membership, ...] = ()
 
     def decide(self, action: Action, repository: Repository) -> Grant | None:
         """The first grant that allows it, None when none does."""
@@ -71,7 +72,15 @@ class Rights:
 
     def with_grants(self, more: Sequence[Grant]) -> Rights:
         """These rights and *more*, which are named last."""
-        return Rights(self.is_admin, (*self.grants, *more)) if more else self
+        return replace(self, grants=(*self.grants, *more)) if more else self
+
+    def reasons(self) -> tuple[Grant, ...]:
+        """Every grant, the nearest first: each says in words what may be done, and why."""
+        return (_ADMINISTRATOR, *self.grants) if self.is_admin else self.grants
+
+    def maintains(self, team: str) -> bool:
+        """Whether it looks after a team: its people, and the grants inside of its namespace."""
+        return any(place.team == team and place.role == "maintainer" for place in self.memberships)
 
     def may(self, action: Action, repository: Repository) -> bool:
         """Whether some grant allows it."""
@@ -104,7 +113,7 @@ def collect(
         yield from of_teams
         yield from of_everyone
 
-    return Rights(is_admin, tuple(ordered()))
+    return Rights(is_admin, tuple(ordered()), tuple(memberships))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,11 @@ class TokenInvalid(Unauthorized):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says. `account` is None for the anonymous; `credential` made it (a token's id)."""
+    """What a verified token says. `account` is None for the anonymous; `credential` made it (a token's id).
+
+    A job's token has `rule`, the name and mark of the rule that let it in, in place of an account; one that
+    `is_whole` was made for all that the rule allows.
+    """
 
     subject: str
     access: Mapping[tuple[str, str], frozenset[str]]
@@ -39,9 +43,13 @@ class Claims:
     issued_at: float = 0.0
     expires_at: float = 0.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    rule: tuple[str, str] | None = None
+    is_whole: bool = False
 
     def covers(self, kind: str, name: str, action: str) -> bool:
         """Whether the token was made for *action* on this resource."""
+        if self.is_whole:
+            return True
         granted = self.access.get((kind, name), frozenset())
         return action in granted or "*" in granted
 
@@ -73,6 +81,8 @@ def issue(
     }
     if claims.account is not None:
         body |= {"acc": claims.account, "gen": claims.generation, "crd": claims.credential}
+    if claims.rule is not None:
+        body |= {"rule": claims.rule[0], "mark": claims.rule[1], "whole": claims.is_whole}
     return jwt.encode(body, key.private, ALGORITHM, {"kid": key.id})
 
 
@@ -104,8 +114,11 @@ def verify(token: str, find_key: Callable[[str], SigningKey | None], issuer: str
 
 def _claims(body: dict[str, Any]) -> Claims:
     account = body.get("acc")
-    if account is not None and (not isinstance(account, int) or not isinstance(body["gen"], int)):
+    if account is not None and not (_is_id(account) and _is_id(body["gen"])):
         raise ValueError("account")
+    if not all(type(body[name]) in (int, float) for name in ("exp", "nbf", "iat")):
+        raise ValueError("time")
+    rule = None if "rule" not in body else (str(body["rule"]), str(body["mark"]))
     return Claims(
         subject=str(body["sub"]),
         access=access_of(body.get("access", [])),
@@ -114,7 +127,14 @@ def _claims(body: dict[str, Any]) -> Claims:
         credential=str(body.get("crd", "")),
         issued_at=float(body["iat"]),
         expires_at=float(body["exp"]),
+        rule=rule,
+        is_whole=rule is not None and body.get("whole") is True,
     )
+
+
+def _is_id(value: Any) -> bool:
+    """Whether it can be a number in the index; True is no 1 here."""
+    return type(value) is int and 0 <= value < 1 << 31
 
 
 def access_of(entries: Sequence[Any]) -> dict[tuple[str, str], frozenset[str]]:

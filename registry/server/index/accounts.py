@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,9 +91,25 @@ def get(tx: sa.Connection, name: str) -> Account:
     return found
 
 
+def by_id(tx: sa.Connection, account_id: int) -> Account | None:
+    """An account by its id, whether it is enabled or not."""
+    return _account(tx.execute(_BY_ID, {"id": account_id}).first())
+
+
 def everybody(tx: sa.Connection) -> list[Account]:
     """All accounts, by name."""
     return [Account(**row._mapping) for row in tx.execute(sa.select(account).order_by(account.c.name))]
+
+
+def page(tx: sa.Connection, kind: Kind, after: str, limit: int) -> list[Account]:
+    """Up to *limit* accounts of a kind, by name, after the name *after*."""
+    rows = tx.execute(
+        sa.select(account)
+        .where(account.c.kind == kind, account.c.name > after)
+        .order_by(account.c.name)
+        .limit(limit)
+    )
+    return [Account(**row._mapping) for row in rows]
 
 
 def count(tx: sa.Connection) -> int:
@@ -137,12 +153,21 @@ def change(tx: sa.Connection, /, account_id: int, revoke: bool, **values: Any) -
     changes.mark(tx)
 
 
+def better_hash(tx: sa.Connection, account_id: int, old: str, new: str) -> None:
+    """Keep another hash of the same password; does nothing when the password was changed meanwhile."""
+    condition = sa.and_(account.c.id == account_id, account.c.password_hash == old)
+    tx.execute(account.update().where(condition).values(password_hash=new))
+    changes.mark(tx)
+
+
 def remove(tx: sa.Connection, gone: Account) -> None:
-    """Delete an account with its memberships, grants, credentials and open uploads."""
+    """Delete an account with its memberships, grants, credentials, sessions and open uploads."""
     for table, condition in (
         (membership, membership.c.account_id == gone.id),
         (permission, sa.and_(permission.c.subject_kind == "account", permission.c.subject_id == gone.id)),
         (schema.credential, schema.credential.c.account_id == gone.id),
+        (schema.session, schema.session.c.account_id == gone.id),
+        (schema.identity, schema.identity.c.account_id == gone.id),
         (schema.upload, schema.upload.c.owner == gone.name),
         (account, account.c.id == gone.id),
     ):
@@ -151,9 +176,12 @@ def remove(tx: sa.Connection, gone: Account) -> None:
 
 
 def other_admins(tx: sa.Connection, than: int) -> int:
-    """How many enabled administrators there are besides one account."""
-    condition = sa.and_(account.c.is_admin, account.c.enabled, account.c.id != than)
-    return int(tx.execute(sa.select(sa.func.count()).select_from(account).where(condition)).scalar_one())
+    """How many enabled administrators there are besides one account; they stay that until this transaction ends.
+
+    All are locked, always in the same order: two who take each other's right away at once take turns.
+    """
+    administrators = sa.select(account.c.id).where(account.c.is_admin, account.c.enabled).order_by(account.c.id)
+    return sum(found != than for found in tx.execute(administrators.with_for_update()).scalars())
 
 
 # --- teams
@@ -191,6 +219,59 @@ def teams(tx: sa.Connection) -> list[Team]:
     return [Team(name, tuple(members)) for name, members in found.items()]
 
 
+@dataclass(frozen=True, slots=True)
+class TeamSize:
+    """A team, and how many people and robots are in it."""
+
+    name: str
+    created_ms: int
+    members: int
+
+
+_members = sa.select(sa.func.count()).where(membership.c.team_id == team.c.id).scalar_subquery()
+_SIZES = sa.select(team.c.name, team.c.created_ms, _members.label("members")).order_by(team.c.name)
+
+
+def teams_page(tx: sa.Connection, after: str, limit: int, among: Collection[str] | None = None) -> list[TeamSize]:
+    """Up to *limit* teams, by name, after the name *after*; with *among*, those of these names alone."""
+    query = _SIZES.where(team.c.name > after).limit(limit)
+    query = query if among is None else query.where(team.c.name.in_(among))
+    return [TeamSize(**row._mapping) for row in tx.execute(query)]
+
+
+def team_size(tx: sa.Connection, name: str) -> TeamSize:
+    """One team. Raises AccountUnknown."""
+    row = tx.execute(_SIZES.where(team.c.id == team_id(tx, name))).one()
+    return TeamSize(**row._mapping)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An account in a team; `origin` says who put it there."""
+
+    name: str
+    kind: Kind
+    role: str
+    origin: str
+
+
+def members_page(tx: sa.Connection, name: str, after: str, limit: int) -> list[Member]:
+    """Up to *limit* members of a team, by name, after the name *after*. Raises AccountUnknown."""
+    rows = tx.execute(
+        sa.select(account.c.name, account.c.kind, membership.c.role, membership.c.origin)
+        .join(membership, membership.c.account_id == account.c.id)
+        .where(membership.c.team_id == team_id(tx, name), account.c.name > after)
+        .order_by(account.c.name)
+        .limit(limit)
+    )
+    return [Member(**row._mapping) for row in rows]
+
+
+def has_team(tx: sa.Connection, name: str) -> bool:
+    """Whether there is a team of this name."""
+    return tx.execute(sa.select(team.c.id).where(team.c.name == name)).scalar() is not None
+
+
 def add_team(tx: sa.Connection, name: str) -> None:
     """Add a team. Raises AccountExists."""
     if tx.execute(sa.select(team.c.id).where(team.c.name == name)).scalar() is not None:
@@ -213,6 +294,17 @@ def join(tx: sa.Connection, name: str, member: Account, role: str, origin: str =
     _leave(tx, place["team_id"], member.id)
     tx.execute(membership.insert(), {**place, "role": role, "origin": origin})
     changes.mark(tx)
+
+
+def places(tx: sa.Connection, account_id: int) -> list[tuple[str, str, str]]:
+    """The teams that an account is in: (team, role, origin) of each, by name."""
+    rows = tx.execute(
+        sa.select(team.c.name, membership.c.role, membership.c.origin)
+        .join(team, team.c.id == membership.c.team_id)
+        .where(membership.c.account_id == account_id)
+        .order_by(team.c.name)
+    )
+    return [(row.name, row.role, row.origin) for row in rows]
 
 
 def leave(tx: sa.Connection, name: str, member: Account) -> None:
@@ -278,20 +370,32 @@ def revoke(tx: sa.Connection, kind: SubjectKind, subject_id: int, pattern: str) 
     changes.mark(tx)
 
 
+_STORED = (
+    sa.select(permission, account.c.name.label("account_name"), team.c.name.label("team_name"))
+    .outerjoin(account, sa.and_(permission.c.subject_kind == "account", account.c.id == permission.c.subject_id))
+    .outerjoin(team, sa.and_(permission.c.subject_kind == "team", team.c.id == permission.c.subject_id))
+)
+
+
 def grants(tx: sa.Connection) -> list[StoredGrant]:
     """All grants, by pattern."""
-    rows = tx.execute(
-        sa.select(permission, account.c.name.label("account_name"), team.c.name.label("team_name"))
-        .outerjoin(
-            account, sa.and_(permission.c.subject_kind == "account", account.c.id == permission.c.subject_id)
-        )
-        .outerjoin(team, sa.and_(permission.c.subject_kind == "team", team.c.id == permission.c.subject_id))
-        .order_by(permission.c.pattern, permission.c.subject_kind, permission.c.subject_id)
-    )
-    return [
-        StoredGrant(row.id, _subject(row), row.pattern, tuple(row.actions.split(",") if row.actions else ()))
-        for row in rows
-    ]
+    in_order = (permission.c.pattern, permission.c.subject_kind, permission.c.subject_id)
+    return [_stored(row) for row in tx.execute(_STORED.order_by(*in_order))]
+
+
+def grants_page(
+    tx: sa.Connection, after: int, limit: int, inside: Collection[str] | None = None
+) -> list[StoredGrant]:
+    """Up to *limit* grants, by id, after the id *after*; with *inside*, in these teams' namespaces alone."""
+    query = _STORED.where(permission.c.id > after).order_by(permission.c.id).limit(limit)
+    if inside is not None:
+        starts = [permission.c.pattern.startswith(f"{name}/", autoescape=True) for name in inside]
+        query = query.where(sa.or_(sa.false(), *starts))
+    return [_stored(row) for row in tx.execute(query)]
+
+
+def _stored(row: Any) -> StoredGrant:
+    return StoredGrant(row.id, _subject(row), row.pattern, tuple(row.actions.split(",") if row.actions else ()))
 
 
 def _subject(row: Any) -> str:

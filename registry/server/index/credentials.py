@@ -13,7 +13,7 @@ from sqlalchemy import bindparam
 from registry.server.auth.caller import ACTIONS
 from registry.server.auth.keys import SigningKey
 from registry.server.auth.rights import Limit
-from registry.server.index import changes
+from registry.server.index import changes, dialects
 from registry.server.index.names import now_ms
 from registry.server.index.schema import attempt, credential, signing_key
 
@@ -22,7 +22,7 @@ CredentialKind = Literal["token", "refresh"]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A token as it is kept: never the secret, only its hash. `parent` made it, for a refresh token."""
+    """A token as it is kept: never the secret, only its hash. `parent` is the token that made it, if one did."""
 
     id: str
     account_id: int
@@ -72,6 +72,33 @@ def of_account(tx: sa.Connection, account_id: int, kind: CredentialKind = "token
     return [_credential(row) for row in found]
 
 
+def page(
+    tx: sa.Connection, account_id: int, kind: CredentialKind, after: tuple[int, str], limit: int
+) -> list[Credential]:
+    """Up to *limit* of an account's tokens, oldest first, after a time of creation and an id."""
+    created_ms, last = after
+    found = tx.execute(
+        sa.select(credential)
+        .where(
+            credential.c.account_id == account_id,
+            credential.c.kind == kind,
+            sa.or_(
+                credential.c.created_ms > created_ms,
+                sa.and_(credential.c.created_ms == created_ms, credential.c.id > last),
+            ),
+        )
+        .order_by(credential.c.created_ms, credential.c.id)
+        .limit(limit)
+    )
+    return [_credential(row) for row in found]
+
+
+def count(tx: sa.Connection, account_id: int, kind: CredentialKind) -> int:
+    """How many tokens of a kind an account has."""
+    condition = sa.and_(credential.c.account_id == account_id, credential.c.kind == kind)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(credential).where(condition)).scalar_one())
+
+
 def add(
     tx: sa.Connection,
     credential_id: str,
@@ -103,9 +130,14 @@ def add(
 
 
 def remove(tx: sa.Connection, credential_id: str) -> bool:
-    """Delete a credential and those that it made; False when there is none."""
+    """Delete a credential with those that it made, and those that they made; False when there is none."""
     gone = tx.execute(credential.delete().where(credential.c.id == credential_id)).rowcount
-    tx.execute(credential.delete().where(credential.c.parent == credential_id))
+    makers = [credential_id]
+    while makers:
+        made = credential.c.parent == makers.pop()
+        # A refresh token makes none, and there may be many of them.
+        makers += tx.execute(sa.select(credential.c.id).where(made, credential.c.kind == "token")).scalars()
+        tx.execute(credential.delete().where(made))
     changes.mark(tx)
     return bool(gone)
 
@@ -168,26 +200,36 @@ def remove_key(tx: sa.Connection, key_id: str) -> bool:
 # --- failed logins
 
 
-def blocked_until_ms(tx: sa.Connection, wanted: Sequence[str]) -> int:
-    """The latest moment until which one of these keys is blocked; 0 for none."""
-    found = tx.execute(sa.select(sa.func.max(attempt.c.until_ms)).where(attempt.c.key.in_(wanted))).scalar()
-    return int(found or 0)
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What is counted under one key: failures, until when it is blocked, and when it last changed."""
+
+    failures: int
+    until_ms: int
+    touched_ms: int
+
+
+def attempts(tx: sa.Connection, wanted: Sequence[str]) -> dict[str, Attempts]:
+    """What is counted under each of these keys, of those under which something is."""
+    rows = tx.execute(sa.select(attempt).where(attempt.c.key.in_(wanted)))
+    return {row.key: Attempts(row.failures, row.until_ms, row.touched_ms) for row in rows}
 
 
 def failed(tx: sa.Connection, key: str, free: int, block_max_seconds: float, forget_seconds: float) -> None:
     """Count a failure: after *free* of them each one blocks the key for twice as long, up to a bound."""
-    row = tx.execute(sa.select(attempt).where(attempt.c.key == key)).first()
+    # The row is there and held before it is read, so that failures at the same moment are all counted.
+    tx.execute(dialects.insert_or_leave(tx, attempt), {"key": key, "failures": 0, "until_ms": 0, "touched_ms": 0})
+    row = tx.execute(sa.select(attempt).where(attempt.c.key == key).with_for_update()).one()
     moment = now_ms()
-    known = row is not None and row.touched_ms > moment - int(forget_seconds * 1000)
-    failures = (row.failures if row is not None and known else 0) + 1
+    failures = (row.failures if row.touched_ms > moment - int(forget_seconds * 1000) else 0) + 1
     seconds = min(block_max_seconds, 2.0 ** min(failures - free, 30)) if failures > free else 0.0
     values = {"failures": failures, "until_ms": moment + int(seconds * 1000), "touched_ms": moment}
-    if row is None:
-        tx.execute(attempt.insert(), {"key": key, **values})
-    else:
-        tx.execute(attempt.update().where(attempt.c.key == key).values(**values))
+    tx.execute(attempt.update().where(attempt.c.key == key).values(**values))
 
 
-def succeeded(tx: sa.Connection, key: str) -> None:
-    """Forget the failures of a key."""
+def succeeded(tx: sa.Connection, key: str, welcome: str) -> None:
+    """Forget the failures of a key, and note under another one that there was a good login."""
     tx.execute(attempt.delete().where(attempt.c.key == key))
+    noted = {"failures": 0, "until_ms": 0, "touched_ms": now_ms()}
+    tx.execute(dialects.insert_or_leave(tx, attempt), {"key": welcome, **noted})
+    tx.execute(attempt.update().where(attempt.c.key == welcome).values(**noted))

@@ -18,9 +18,10 @@ def insert(tx: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Ins
 
 
 def insert_or_leave(tx: sa.Connection, table: sa.Table, *returning: sa.Column[Any]) -> sa.Insert:
-    """An INSERT that does nothing, and returns no row, when a row with the same key is there already.
+    """An INSERT that does nothing when a row with the same key is there already.
 
-    When another transaction is just adding that row, PostgreSQL waits until it is there or not.
+    Then it returns no row, and its `rowcount` is 0. When another transaction is just adding that row, PostgreSQL
+    waits until it is there or not.
     """
     return _insert_or_leave(tx.dialect.name, table, returning)
 
@@ -29,7 +30,9 @@ def insert_or_leave(tx: sa.Connection, table: sa.Table, *returning: sa.Column[An
 def _insert_or_leave(dialect: str, table: sa.Table, returning: tuple[sa.Column[Any], ...]) -> sa.Insert:
     make = postgresql.insert if dialect == POSTGRESQL else sqlite.insert
     statement: sa.Insert = make(table).on_conflict_do_nothing()
-    return statement.returning(*returning) if returning else statement
+    if returning:
+        return statement.returning(*returning)
+    return statement.execution_options(preserve_rowcount=True)  # else SQLAlchemy forgets it for inserts
 
 
 class clock_ms(sa.sql.functions.FunctionElement[int]):

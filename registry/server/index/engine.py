@@ -46,7 +46,8 @@ class Index(Protocol):
     ) -> T:
         """Run *function* in a transaction; when this returns, what it wrote is on stable storage.
 
-        What it raises undoes its writes and is raised here. It may run more than once: no side effects.
+        What it raises undoes its writes and is raised here. It may run more than once: no side effects. Others
+        may write between its statements: what it decides by, it locks (`with_for_update`, before it decides).
         """
         ...
 
@@ -110,7 +111,7 @@ class _Job:
 def sqlite_engine(path: Path) -> sa.Engine:
     """An engine for the file *path* whose connections begin and end transactions only when told to."""
     engine = sa.create_engine(
-        f"sqlite:///{path}",
+        sa.URL.create("sqlite", database=str(path)),  # a path in a URL would be cut at its "?"
         isolation_level="AUTOCOMMIT",
         connect_args={"timeout": 30, "check_same_thread": False},
         poolclass=sa.pool.NullPool,

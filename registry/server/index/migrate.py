@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -24,46 +26,129 @@ def migrations_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def _config(connection: sa.Connection) -> Config:
+def _config(connection: sa.Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
 
-def migrate_sqlite(path: Path) -> None:
+def migrate_sqlite(path: Path) -> tuple[str | None, str]:
     """Create or upgrade the file *path*; processes that start together take turns.
 
-    Raises ConfigurationError when a later release has written it.
+    Returns the schema before and after. Raises ConfigurationError when a later release has written it, and when
+    it is no database.
     """
     turn = os.open(path.with_name(path.name + ".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     engine = sqlite_engine(path)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         with database_faults_are_answers(), engine.connect() as connection:
-            upgrade(connection)
+            return upgrade(connection)
+    except sa.exc.DatabaseError as error:
+        if getattr(error.orig, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            raise ConfigurationError(f"{path} is damaged, or no index at all: {error.orig}") from None
+        raise
     finally:
         engine.dispose()
         os.close(turn)
 
 
-def upgrade(connection: sa.Connection) -> None:
-    """Run the steps that are missing, all in one transaction where the database can."""
-    config = _config(connection)
-    head = ScriptDirectory.from_config(config).get_current_head()
-    present = MigrationContext.configure(connection).get_current_revision()
+def migrate_postgres(url: str) -> tuple[str | None, str]:
+    """Create or upgrade the tables of a database; those who ask at once take turns. Safe to repeat.
+
+    Returns the schema before and after. Raises ConfigurationError when a later release has written it, when
+    the database cannot be reached, and when its tables are in use for so long that nothing could be changed.
+    """
+    with _administering(url) as connection:
+        return upgrade(connection)
+
+
+def require_schema(url: str) -> None:
+    """Raise ConfigurationError, with what to do about it, unless a database has this release's schema."""
+    with _administering(url) as connection:
+        present, head = _revisions(connection)
     if present == head:
         return
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if present is not None and not _is_known(present):
+        raise ConfigurationError(_from_the_future(present))
+    found = "is empty" if present is None else f"has schema {present}"
+    raise ConfigurationError(f"the database {found}, this release needs schema {head}; run: hythe admin migrate")
+
+
+@contextlib.contextmanager
+def _administering(url: str) -> Iterator[sa.Connection]:
+    """A connection for somebody at a command line, to whom faults are told in words."""
+    from registry.server.index.postgres import answer_to, postgres_engine  # slow to import
+
+    engine = postgres_engine(url)
     try:
-        command.upgrade(config, "head")
+        with engine.connect() as connection:
+            if connection.exec_driver_sql("SHOW server_encoding").scalar() != "UTF8":
+                raise ConfigurationError("index.url: the database's encoding must be UTF8")
+            yield connection
+    except sa.exc.DBAPIError as error:
+        if answer_to(error) is None:
+            raise
+        where = engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        raise ConfigurationError(f"index.url: {where}: {str(error.orig).strip()}") from error
+    finally:
+        engine.dispose()
+
+
+def _revisions(connection: sa.Connection) -> tuple[str | None, str]:
+    """The schema that a database has, and the one of this release."""
+    head = ScriptDirectory.from_config(_config(connection)).get_current_head()
+    assert head is not None
+    return MigrationContext.configure(connection).get_current_revision(), head
+
+
+def _is_known(revision: str) -> bool:
+    steps = ScriptDirectory.from_config(_config()).walk_revisions()
+    return revision in {step.revision for step in steps}
+
+
+def _from_the_future(revision: str) -> str:
+    return (
+        f"the index has schema {revision!r}, which this release does not know; "
+        "start the release that wrote it, or a later one"
+    )
+
+
+# Any number that no other program on the same database uses for its own advisory lock.
+_MIGRATION_LOCK = 0x6879746865
+
+_BEGIN = {
+    "sqlite": ("BEGIN IMMEDIATE",),
+    # Waiting for a table in use keeps all others from it, so that is given up soon; an index may take long.
+    "postgresql": (
+        "BEGIN READ WRITE",
+        "SET LOCAL statement_timeout = 0",
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
+        f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})",
+        "SET LOCAL lock_timeout = '10s'",
+    ),
+}
+
+
+def upgrade(connection: sa.Connection) -> tuple[str | None, str]:
+    """Run the steps that are missing, all in one transaction; returns the schema before and after."""
+    present, head = _revisions(connection)
+    if present == head:
+        return present, head
+    for statement in _BEGIN[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
+    try:
+        present, head = _revisions(connection)  # another process may have run them while this one waited
+        command.upgrade(_config(connection), "head")
     except CommandError as error:
         connection.exec_driver_sql("ROLLBACK")
-        raise ConfigurationError(
-            f"the index has schema {present!r}, which this release does not know ({error}); "
-            "start the release that wrote it, or a later one"
-        ) from None
+        if present is not None and not _is_known(present):
+            raise ConfigurationError(_from_the_future(present)) from error
+        raise
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        with contextlib.suppress(sa.exc.SQLAlchemyError):
+            connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
+    return present, head

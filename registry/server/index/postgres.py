@@ -34,7 +34,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import psycopg
@@ -44,7 +44,7 @@ from psycopg.adapt import PyFormat
 
 from registry import failpoints
 from registry.oci.digest import Digest
-from registry.oci.errors import ConfigurationError, RegistryError, StorageFull, Unavailable
+from registry.oci.errors import ConfigurationError, ParameterInvalid, RegistryError, StorageFull, Unavailable
 from registry.oci.reference import Repository, Tag
 from registry.server.index import changes
 from registry.server.index.engine import Transaction
@@ -126,6 +126,8 @@ def answer_to(error: BaseException) -> RegistryError | None:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if isinstance(cause, errors.DiskFull):
         return StorageFull()
+    if isinstance(cause, psycopg.DataError) and cause.sqlstate is None:
+        return ParameterInvalid("a text has a character that cannot be kept or looked for (NUL)")
     faults = (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction, OSError)
     return Unavailable() if isinstance(cause, faults) else None
 
@@ -293,7 +295,10 @@ class _Hand(threading.Thread):
                 break
             while job is not None:
                 self._do(job)
-                job = self._crew.next_for(self)
+                done, job = job, self._crew.next_for(self)
+                # Told only now: who asks again at once finds this thread idle, and needs no other.
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    done.loop.call_soon_threadsafe(done.deliver)
         self._disconnect()
 
     def cut(self, job: _Job) -> None:
@@ -312,8 +317,6 @@ class _Hand(threading.Thread):
             job.error = error
         with self._lock:
             self._job = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            job.loop.call_soon_threadsafe(job.deliver)
 
     def _try_until_done(self, job: _Job) -> Any:
         tries = 0
@@ -323,7 +326,7 @@ class _Hand(threading.Thread):
                 return self._try(job)
             except _Again as again:
                 if tries >= again.tries or job.future.done():
-                    raise again.error from again.__cause__
+                    raise _because_of(again.error, again.__cause__)  # noqa: B904 - its cause is set
                 if again.pauses:
                     time.sleep(random.uniform(0.5, 1.5) * 0.002 * 2**tries)  # noqa: S311 - parts the contenders
 
@@ -345,7 +348,7 @@ class _Hand(threading.Thread):
             return result
         except (sa.exc.DBAPIError, psycopg.Error) as error:
             lost = self._recover(raw, error)
-            raise _verdict(error, lost, committing, job.begin is None) from error
+            raise _because_of(_verdict(error, lost, committing, job.begin is None), error)  # noqa: B904
         except BaseException as error:
             self._recover(raw, error)
             raise
@@ -392,8 +395,15 @@ class _Again(Exception):
         self.pauses = pauses
 
 
+def _because_of(answer: BaseException, cause: BaseException | None) -> BaseException:
+    """*answer* with its cause, unless it is that itself."""
+    if answer is not cause:
+        answer.__cause__ = cause
+    return answer
+
+
 def _is_demoted(error: BaseException) -> bool:
-    """Whether the server no longer takes writes, as after a failover: the next connection may find one that does."""
+    """Whether the server takes no writes, as after a failover; the next connection may find one that does."""
     return isinstance(getattr(error, "orig", error), errors.ReadOnlySqlTransaction)
 
 
@@ -479,32 +489,21 @@ class _Epochs:
                 await self._answer(asking)
         finally:
             self._answering = None
-            self._refuse(self._waiting, Unavailable("the registry is stopping"))
 
     async def _answer(self, asking: list[asyncio.Future[int]]) -> None:
         try:
             epoch = await self._ask()
-        except BaseException as error:
+        except Exception as error:
             # Those who came meanwhile would only wait for the same.
-            asking += self._waiting
-            self._waiting = []
-            answer = error if isinstance(error, Exception) else None
-            self._refuse(asking, (answer and answer_to(answer)) or answer or Unavailable(), error)
-            if answer is None:
-                raise
-            return
-        for future in asking:
-            if not future.done():
-                future.set_result(epoch)
-
-    @staticmethod
-    def _refuse(
-        waiting: list[asyncio.Future[int]], answer: BaseException, cause: BaseException | None = None
-    ) -> None:
-        answer.__cause__ = None if cause is answer else cause
-        for future in waiting:
-            if not future.done():
-                future.set_exception(answer)
+            waiting, self._waiting = self._waiting, []
+            _refuse([*asking, *waiting], error)
+        except BaseException as error:
+            _refuse(asking, error)
+            raise
+        else:
+            for future in asking:
+                if not future.done():
+                    future.set_result(epoch)
 
     async def _ask(self) -> int:
         """Ask over the connection that is there, and when it is found to be lost, over a new one."""
@@ -536,9 +535,20 @@ class _Epochs:
             self._line = None
 
     def close(self) -> None:
+        """Disconnect; those who wait are told that the registry cannot answer."""
         if self._answering is not None:
             self._answering.cancel()
+        _refuse(self._waiting, Unavailable())
+        self._waiting = []
         self._hang_up()
+
+
+def _refuse(waiting: list[asyncio.Future[int]], error: BaseException) -> None:
+    """Tell each one who waits of a fault, by an exception of its own where it is an answer."""
+    for future in waiting:
+        if not future.done():
+            answer = answer_to(error) if isinstance(error, Exception) else Unavailable()
+            future.set_exception(_because_of(answer or error, error))
 
 
 class _Line:
@@ -548,7 +558,8 @@ class _Line:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._pg = connection.pgconn
-        self._fd = connection.fileno()
+        # Of our own: libpq closes its one when the connection is lost, and the number is soon another file's.
+        self._fd = os.dup(connection.fileno())
         self._answer: asyncio.Future[int] | None = None
         self._lost: psycopg.Error | None = None
         self._loop.add_reader(self._fd, self._hear)
@@ -597,13 +608,18 @@ class _Line:
             if not self._answer.done():
                 self._answer.set_result(count)
         except psycopg.Error as error:
-            self._loop.remove_reader(self._fd)
+            self._stop_listening()
             self._lost = error
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(error)
 
+    def _stop_listening(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
     def close(self) -> None:
         """Disconnect; safe to repeat."""
-        if not self._connection.closed:
-            self._loop.remove_reader(self._fd)
+        self._stop_listening()
         self._pg.finish()

@@ -229,3 +229,32 @@ lease = sa.Table(
     sa.Column("expires_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# A browser in which somebody signed in: the hash of what its cookie says. It ends with its time, and when the
+# account's generation moves on.
+session = sa.Table(
+    "session",
+    metadata,
+    sa.Column("hash", text(), primary_key=True),
+    sa.Column("account_id", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger, nullable=False),
+    sa.Index(None, "account_id"),
+    sa.Index(None, "expires_ms"),
+    sqlite_with_rowid=False,
+)
+
+# Which account belongs to whom at an identity provider; names decide nothing. `is_admin` and `is_shut_out` say
+# what of the account came from there, and may be taken back by it.
+identity = sa.Table(
+    "identity",
+    metadata,
+    sa.Column("issuer", text(), primary_key=True),
+    sa.Column("subject", text(), primary_key=True),
+    sa.Column("account_id", sa.Integer, nullable=False, unique=True),
+    sa.Column("is_admin", sa.Boolean, nullable=False),
+    sa.Column("is_shut_out", sa.Boolean, nullable=False),
+    sa.Column("seen_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository, Tag
 from registry.server.index import changes, dialects, names
-from registry.server.index.schema import repository, tag
+from registry.server.index.schema import tag
 
 _PAGE = (
     sa.select(tag.c.name)
@@ -16,20 +16,9 @@ _PAGE = (
     .order_by(tag.c.name)
     .limit(bindparam("limit"))
 )
-_DIGEST = (
-    sa.select(tag.c.digest)
-    .join(repository, repository.c.id == tag.c.repository_id)
-    .where(repository.c.name == bindparam("repository"), tag.c.name == bindparam("tag"))
-)
 _ROW = (tag.c.repository_id == bindparam("row_repository_id"), tag.c.name == bindparam("row_name"))
 _HOLD = sa.select(tag.c.digest).where(*_ROW).with_for_update()
 _MOVE = tag.update().where(*_ROW).values(digest=bindparam("digest"), moved_ms=bindparam("moved_ms"))
-
-
-def digest_of(tx: sa.Connection, name: Repository, wanted: Tag) -> Digest | None:
-    """Where a tag points, None when there is no such tag."""
-    found = tx.execute(_DIGEST, {"repository": name, "tag": wanted}).scalar()
-    return None if found is None else Digest(found)
 
 
 def move(tx: sa.Connection, repository_id: int, name: Tag, digest: Digest) -> bool:

@@ -81,7 +81,10 @@ def _columns(progress: Progress, tail: bytes) -> dict[str, object]:
 
 
 def add(tx: sa.Connection, session: Session, open_max: int) -> bool:
-    """Record a new upload; False when its owner has *open_max* open already."""
+    """Record a new upload; False when its owner has *open_max* open already.
+
+    The bound is not exact: those who begin at the same moment on PostgreSQL do not count each other.
+    """
     count = tx.execute(_OPEN, {"owner": session.owner, "limit": open_max}).scalar_one()
     if count >= open_max:
         return False

@@ -8,24 +8,30 @@ that were signed before.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 from registry.oci.errors import TooManyRequests, Unauthorized
 from registry.oci.reference import Repository
 from registry.server.auth import passwords, secrets, tokens
 from registry.server.auth.caller import Action
+from registry.server.auth.jobs import USER_NAME, Job, Rule
 from registry.server.auth.keys import SigningKey
 from registry.server.auth.passwords import Verifier
 from registry.server.auth.rights import Grant, Limit, Rights, within
 from registry.server.auth.tokens import Claims, TokenInvalid
 from registry.server.index import accounts, credentials
 from registry.server.index.accounts import Account, Standing
-from registry.server.index.credentials import Credential, StoredKey
+from registry.server.index.credentials import Attempts, Credential, StoredKey
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
 from registry.server.service.hot import Hot
+from registry.server.service.jobs import REFUSED as JOB_REFUSED
+from registry.server.service.jobs import Jobs
 
 # Failures that are free, the longest block, and for how long failures are remembered, in seconds. An account
 # under attack from elsewhere is slowed for seconds, never locked: its owner comes in between.
@@ -33,6 +39,10 @@ _PAIR = (5, 300.0, 3600.0)
 _ADDRESS = (30, 300.0, 3600.0)
 _ACCOUNT = (50, 5.0, 600.0)
 _NOTE_USE_EVERY_MS = 60_000
+# A login from an address where the account came in within a day is not slowed by what others try on it.
+_WELCOME_AGAIN_MS = 3_600_000
+# No refusal comes sooner, so that the kind of hash, or that there is none, cannot be read from the time.
+_REFUSED_AFTER_SECONDS = 0.2
 _TOKEN_ACTION = {"overwrite": "push"}  # docker's token protocol knows no right to overwrite
 
 REFUSED = "the name or the password is wrong"
@@ -40,11 +50,15 @@ REFUSED = "the name or the password is wrong"
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Somebody who proved who they are. `credential` is the token that they came with, "" for a password."""
+    """Somebody who proved who they are.
+
+    `credential` is the token that they came with, "" for a password, and `expires_ms` when its time is over.
+    """
 
     standing: Standing
     limits: tuple[Limit, ...] = ()
     credential: str = ""
+    expires_ms: int | None = None
 
     @property
     def account(self) -> Account:
@@ -74,6 +88,10 @@ class AccountCaller:
         if self.claims is not None and not self.claims.covers("registry", "catalog", "*"):
             return False
         return not self.is_anonymous or bool(self.rights.grants)
+
+    def listing(self) -> AccountCaller:
+        """The same caller for lists of repositories: a token for them names the list, not each one in it."""
+        return replace(self, claims=None) if self.may_list() else self
 
 
 class KeyRing:
@@ -110,13 +128,30 @@ class KeyRing:
         }
 
 
+class Foreigners(Protocol):
+    """A token service of somebody else's."""
+
+    async def caller(self, token: str, address: str) -> AccountCaller:
+        """The caller that a token of it describes. Raises TokenInvalid, or Unavailable."""
+        ...
+
+
 class Access:
     """Answers who is asking. *issuer* and *audience* are what its tokens say."""
 
     def __init__(
-        self, index: Index, keys: KeyRing, issuer: str, audience: str, public: Sequence[Grant] = ()
+        self,
+        index: Index,
+        keys: KeyRing,
+        issuer: str,
+        audience: str,
+        public: Sequence[Grant] = (),
+        jobs: Jobs | None = None,
+        foreigners: Foreigners | None = None,
     ) -> None:
         self._public = tuple(public)
+        self._jobs = jobs
+        self._foreigners = foreigners
         self._index = index
         self._keys = keys
         self._issuer = issuer
@@ -126,6 +161,7 @@ class Access:
         self._anonymous: Hot[Rights] = Hot(1 << 20, index.epoch)
         self._credentials: Hot[Credential] = Hot(8 << 20, index.epoch)
         self._claims: Hot[tuple[Claims, float]] = Hot(32 << 20, index.epoch)
+        self._used_ms: OrderedDict[str, int] = OrderedDict()
 
     # --- what the index says now
 
@@ -165,22 +201,42 @@ class Access:
 
         Raises Unauthorized, with the same words for every reason, and TooManyRequests after many failures.
         """
+        began = time.monotonic()
+        name = name.replace("\0", "\N{REPLACEMENT CHARACTER}")  # which no database keeps
         secret = secrets.parse(password)
-        keys = [f"pair:{name.lower()[:130]}@{address}", f"address:{address}", f"account:{name.lower()[:130]}"]
-        await self._require_unblocked(keys, is_guessing=secret is None)
-        found = await (self._by_password(name, password) if secret is None else self._by_token(name, secret))
+        counters = _Counters.of(name, address)
+        if secret is not None:
+            # Nobody guesses 192 random bits: a pipeline's token is not slowed by what others try on its account.
+            await self.require_unblocked(address)
+            found = await self._by_token(name, secret)
+        else:
+            known = await self._require_unblocked(counters)
+            found = await self._by_password(name, password)
+            if found is not None and (counters.pair in known or not counters.is_fresh(known)):
+                await self._index.note(credentials.succeeded, counters.pair, counters.welcome)
         if found is None:
-            await self._index.note(_count_failure, keys)
+            await self._index.note(_count_failure, counters)
+            if secret is None:
+                await asyncio.sleep(max(0.0, began + _REFUSED_AFTER_SECONDS - time.monotonic()))
             raise Unauthorized(REFUSED)
         return found
 
-    async def _require_unblocked(self, keys: Sequence[str], is_guessing: bool) -> None:
-        # Nobody guesses 192 random bits: a pipeline's token is not slowed by what others try on its account.
-        counted = keys if is_guessing else keys[1:2]
-        until_ms = await self._index.read(credentials.blocked_until_ms, counted)
-        wait_ms = until_ms - now_ms()
-        if wait_ms > 0:
-            raise TooManyRequests("too many failed logins; wait, then try again", 1 + wait_ms // 1000)
+    async def require_unblocked(self, address: str) -> None:
+        """Raise TooManyRequests for an address from which too much failed."""
+        of_address = _Counters.of("", address).address
+        _require_past((await self._index.read(credentials.attempts, [of_address])).values())
+
+    async def note_failure(self, address: str) -> None:
+        """Count something that failed from an address, as failed logins are."""
+        await self._index.note(credentials.failed, _Counters.of("", address).address, *_ADDRESS)
+
+    async def _require_unblocked(self, counters: _Counters) -> dict[str, Attempts]:
+        """What is counted, when nothing of it stands in the way now. Raises TooManyRequests."""
+        known = await self._index.read(credentials.attempts, list(counters))
+        _require_past(
+            attempts for key, attempts in known.items() if key != counters.account or counters.welcome not in known
+        )
+        return known
 
     async def _by_password(self, name: str, password: str) -> Login | None:
         account = await self._index.read(accounts.find, name)
@@ -190,9 +246,11 @@ class Access:
             return None
         if account.origin == "local" and stored and passwords.is_weaker_than_ours(stored):
             better = await asyncio.to_thread(passwords.hash_verified, password)
-            await self._index.write(accounts.change, account.id, revoke=False, password_hash=better)
+            await self._index.write(accounts.better_hash, account.id, stored, better)
+            stored = better
         standing = await self.standing(account.id)
-        return None if standing is None else Login(standing)
+        # A password that was changed while it was verified is none of it any more.
+        return None if standing is None or standing.account.password_hash != stored else Login(standing)
 
     async def _by_token(self, name: str, secret: secrets.Secret) -> Login | None:
         if secret.prefix != "hyt":
@@ -208,9 +266,18 @@ class Access:
         standing = await self.standing(credential.account_id)
         if standing is None:
             return None
-        if now_ms() - (credential.used_ms or 0) > _NOTE_USE_EVERY_MS:
-            await self._index.note(credentials.use, credential.id)
-        return Login(standing, credential.limits, credential.id)
+        await self._note_use(credential)
+        return Login(standing, credential.limits, credential.id, credential.expires_ms)
+
+    async def _note_use(self, credential: Credential) -> None:
+        """Note now and then when a token was used; the kept row does not tell of what was noted since."""
+        moment = now_ms()
+        if moment - max(credential.used_ms or 0, self._used_ms.get(credential.id, 0)) <= _NOTE_USE_EVERY_MS:
+            return
+        self._used_ms[credential.id] = moment
+        if len(self._used_ms) > 10_000:
+            self._used_ms.popitem(last=False)
+        await self._index.note(credentials.use, credential.id)
 
     async def refresh(self, token: str) -> Login:
         """The account of a refresh token. Raises Unauthorized."""
@@ -224,14 +291,51 @@ class Access:
         """The caller that a login is."""
         return AccountCaller(login.account.name, address, login.standing.rights, login.limits)
 
+    # --- jobs of CI systems
+
+    def takes_job_tokens_of(self, name: str) -> bool:
+        """Whether the password that comes with this name is a job's token."""
+        return self._jobs is not None and name == USER_NAME
+
+    async def job(self, token: str, address: str) -> Job:
+        """The job of its CI system's token, or of one of ours that it got for that. Raises Unauthorized."""
+        if self._jobs is None:
+            raise Unauthorized(JOB_REFUSED)
+        try:
+            claims = await self._verified(token)
+        except TokenInvalid:
+            return await self._jobs.exchange(token, address)
+        if not claims.is_whole or claims.expires_at <= time.time():
+            raise Unauthorized(JOB_REFUSED)
+        return Job(self._rule_of(claims), claims.subject, claims.expires_at)
+
+    async def job_caller(self, job: Job, address: str) -> AccountCaller:
+        """The caller that a job is."""
+        return await self._job_caller(job.rule, address, None)
+
+    def _rule_of(self, claims: Claims) -> Rule:
+        if self._jobs is None:
+            raise TokenInvalid("the token is not valid here, or no longer")
+        return self._jobs.rule_of(claims)
+
+    async def _job_caller(self, rule: Rule, address: str, claims: Claims | None) -> AccountCaller:
+        everybody = await self.anonymous(address)
+        return AccountCaller(rule.caller, address, rule.rights(everybody.rights.grants), claims=claims)
+
     # --- access tokens
 
     async def bearer(self, token: str, address: str) -> AccountCaller:
         """The caller of an access token, or of a token of ours without its name. Raises TokenInvalid."""
-        secret = secrets.parse(token)
-        if secret is not None:
-            return await self._bearer_of_ours(secret, address)
-        claims = await self._verified(token)
+        if secrets.parse(token) is not None:
+            return self.caller(await self.token(token), address)
+        try:
+            claims = await self._verified(token)
+        except TokenInvalid:
+            if self._foreigners is None:
+                raise
+            return await self._foreigners.caller(token, address)
+        if claims.rule is not None:
+            return await self._job_caller(self._rule_of(claims), address, claims)
         if claims.account is None:
             return await self.anonymous(address, claims)
         standing = await self.standing(claims.account)
@@ -245,11 +349,13 @@ class Access:
             limits = credential.limits
         return AccountCaller(standing.account.name, address, standing.rights, limits, claims)
 
-    async def _bearer_of_ours(self, secret: secrets.Secret, address: str) -> AccountCaller:
-        login = await self._by_secret(secret) if secret.prefix == "hyt" else None
+    async def token(self, token: str) -> Login:
+        """The account of a personal or robot's token that came without its name. Raises TokenInvalid."""
+        secret = secrets.parse(token)
+        login = await self._by_secret(secret) if secret is not None and secret.prefix == "hyt" else None
         if login is None:
             raise TokenInvalid("the token is not valid here, or no longer")
-        return self.caller(login, address)
+        return login
 
     async def _verified(self, token: str) -> Claims:
         """What a token says. A signature is checked once while the index stands still; the time each time."""
@@ -264,6 +370,51 @@ class Access:
         return claims
 
 
-def _count_failure(tx: Transaction, keys: Sequence[str]) -> None:
-    for key, bounds in zip(keys, (_PAIR, _ADDRESS, _ACCOUNT), strict=True):
+def rights_still(tx: Transaction, login: Login) -> Rights:
+    """What *login* may do as this transaction sees it. Raises Unauthorized when it holds no longer."""
+    standing = accounts.standing(tx, login.account.id)
+    has_changed = standing is None or standing.account.generation != login.account.generation
+    if standing is None or has_changed or (login.credential and credentials.get(tx, login.credential) is None):
+        raise Unauthorized("what you logged in with has just stopped to hold")
+    return standing.rights
+
+
+class _Counters(NamedTuple):
+    """The rows under which logins of a name from an address are counted; `welcome` is there after a good one."""
+
+    pair: str
+    address: str
+    account: str
+    welcome: str
+
+    @classmethod
+    def of(cls, name: str, address: str) -> _Counters:
+        """Those of a login."""
+        who, origin = name.lower()[:130], _origin(address)
+        return cls(f"pair:{who}@{origin}", f"address:{origin}", f"account:{who}", f"welcome:{who}@{origin}")
+
+    def is_fresh(self, known: Mapping[str, Attempts]) -> bool:
+        """Whether the good login was noted so lately that this one need not be."""
+        return self.welcome in known and known[self.welcome].touched_ms > now_ms() - _WELCOME_AGAIN_MS
+
+
+def _origin(address: str) -> str:
+    """What counts as one address: of IPv6, the network that one customer is given."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed) >> 64 << 64))
+
+
+def _require_past(counted: Iterable[Attempts]) -> None:
+    wait_ms = max((attempts.until_ms for attempts in counted), default=0) - now_ms()
+    if wait_ms > 0:
+        raise TooManyRequests("too many failed logins; wait, then try again", 1 + wait_ms // 1000)
+
+
+def _count_failure(tx: Transaction, counters: _Counters) -> None:
+    for key, bounds in zip(counters[:3], (_PAIR, _ADDRESS, _ACCOUNT), strict=True):
         credentials.failed(tx, key, *bounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -40,6 +40,8 @@ _HOT_BLOBS_BYTES = 64 << 20
 _HOT_BLOB_MAX_BYTES = 64 << 10
 _REFERRERS_PAGE_BYTES = 2 << 20  # clients accept lists of at least 4 MiB
 _PARSE_INLINE_BYTES = 64 << 10
+
+Redirect = Callable[[Digest], Awaitable[str | None]]
 _SEARCH_PAGE = 1000
 
 
@@ -62,10 +64,11 @@ class Page:
 class Repositories:
     """The repositories of one registry."""
 
-    def __init__(self, index: Index, store: BlobStore, policy: Policy) -> None:
+    def __init__(self, index: Index, store: BlobStore, policy: Policy, redirect: Redirect | None = None) -> None:
         self._index = index
         self._store = store
         self._policy = policy
+        self._redirect = redirect
         self._hot: Hot[Stored] = Hot(_HOT_MANIFESTS_BYTES, index.epoch)
         # Bytes under a digest never change, so these are right for ever; who may read them is asked each time.
         self._small: Hot[bytes] = Hot(_HOT_BLOBS_BYTES)
@@ -221,6 +224,10 @@ class Repositories:
             data = await self._store.read(digest)
             self._small.put(digest, data, len(data) + 200, self._small.moment)
         return data
+
+    async def blob_address(self, digest: Digest) -> str | None:
+        """An address of the store's own, for a while, of a blob that a repository has; None to read it here."""
+        return None if self._redirect is None else await self._redirect(digest)
 
     async def delete_blob(self, caller: Caller, repository: Repository, digest: Digest) -> None:
         """Take a blob from a repository. Raises BlobUnknown, Unsupported."""

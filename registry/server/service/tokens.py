@@ -14,11 +14,12 @@ from registry.oci.reference import Repository
 from registry.oci.scope import Scope
 from registry.server.auth import secrets, tokens
 from registry.server.auth.caller import Action
+from registry.server.auth.jobs import Job
 from registry.server.auth.tokens import Claims
 from registry.server.index import credentials
-from registry.server.index.engine import Index
+from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
-from registry.server.service.access import Access, AccountCaller, KeyRing, Login
+from registry.server.service.access import Access, AccountCaller, KeyRing, Login, rights_still
 
 # Docker keeps a refresh token until it is told to log out.
 _REFRESH_LIFETIME_MS = 90 * 86_400_000
@@ -70,26 +71,51 @@ class Tokens:
             generation=0 if login is None else login.account.generation,
             credential="" if login is None else login.credential,
         )
-        key = await self._keys.signing()
-        token = tokens.issue(key, self._issuer, self._audience, claims, now, self._lifetime_seconds)
-        granted = tuple(Scope(kind, name, actions) for (kind, name), actions in access.items() if actions)
         refresh = await self._refresh_token(login, client) if offline and login is not None else None
-        return Issued(token, int(self._lifetime_seconds), now, granted, refresh)
+        return await self._issued(claims, now, self._lifetime_seconds, refresh)
+
+    async def issue_for_job(self, job: Job, scopes: Sequence[Scope], address: str) -> Issued:
+        """A token for as much of *scopes* as a job may do; it lives as others do, and ends with the job's time."""
+        caller = await self._access.job_caller(job, address)
+        claims = Claims(job.rule.caller, _grant(caller, scopes), rule=(job.rule.name, job.rule.mark()))
+        now = time.time()
+        return await self._issued(claims, now, min(self._lifetime_seconds, job.expires_at - now))
+
+    async def exchange(self, job: Job, scopes: Sequence[Scope] | None, address: str) -> Issued:
+        """A token in exchange for a job's own, for as long as its rule says.
+
+        When *scopes* is None it is for all that the rule allows, and may be the password of `docker login`.
+        """
+        caller = await self._access.job_caller(job, address)
+        mark = (job.rule.name, job.rule.mark())
+        claims = Claims(job.rule.caller, _grant(caller, scopes or ()), rule=mark, is_whole=scopes is None)
+        now = time.time()
+        return await self._issued(claims, now, job.expires_at - now)
+
+    async def _issued(
+        self, claims: Claims, now: float, lifetime_seconds: float, refresh_token: str | None = None
+    ) -> Issued:
+        key = await self._keys.signing()
+        token = tokens.issue(key, self._issuer, self._audience, claims, now, lifetime_seconds)
+        granted = tuple(Scope(kind, name, actions) for (kind, name), actions in claims.access.items() if actions)
+        return Issued(token, int(lifetime_seconds), now, granted, refresh_token)
 
     async def _refresh_token(self, login: Login, client: str) -> str:
         """A refresh token: good as long as the account, and as the token that it came from."""
         secret = secrets.new("hyr")
-        await self._index.write(
-            credentials.add,
-            secret.id,
-            login.account.id,
-            "refresh",
-            secret.hash(),
-            client[:100],
-            login.limits,
-            now_ms() + _REFRESH_LIFETIME_MS,
-            login.credential or None,
-        )
+        expires_ms = now_ms() + _REFRESH_LIFETIME_MS
+        if login.expires_ms is not None:
+            expires_ms = min(expires_ms, login.expires_ms)
+        label = "".join(filter(str.isprintable, client))[:100]
+
+        def add(tx: Transaction) -> None:
+            rights_still(tx, login)
+            hashed, parent = secret.hash(), login.credential or None
+            credentials.add(
+                tx, secret.id, login.account.id, "refresh", hashed, label, login.limits, expires_ms, parent
+            )
+
+        await self._index.write(add)
         return str(secret)
 
 

@@ -176,7 +176,7 @@ class Uploads:
         _expect_in_order(session, chunk)
         body = self._limited(session.size_bytes, body)
         if not session.stored.size_bytes:
-            pieces, whole = await _collect(body, WHOLE_MAX_BYTES)
+            pieces, whole = await _collect(body, self._whole_max_bytes())
             if whole:
                 _expect_length(chunk, sum(map(len, pieces)))
                 return await self._store_whole(repository, digest, [session.tail, *pieces], name)
@@ -205,7 +205,7 @@ class Uploads:
     async def push_whole(self, repository: Repository, digest: Digest, length: int | None, body: Body) -> int:
         """Store a blob that comes in one request, and return its length in bytes."""
         body = self._limited(0, body)
-        pieces, whole = await _collect(body, WHOLE_MAX_BYTES)
+        pieces, whole = await _collect(body, self._whole_max_bytes())
         if whole:
             _expect_length(Chunk(length=length), sum(map(len, pieces)))
             return await self._store_whole(repository, digest, pieces, None)
@@ -260,6 +260,10 @@ class Uploads:
 
     async def _holders(self, digest: Digest) -> list[Repository]:
         return [Repository(name) for name in await self._index.read(blobs.holders, digest)]
+
+    def _whole_max_bytes(self) -> int:
+        """What one request may hold in memory now, as many others may."""
+        return min(WHOLE_MAX_BYTES, self._piece_bytes())
 
     def _limited(self, already: int, body: Body) -> Body:
         limit = self._policy.blob_size_max_bytes

@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
 
+from registry.oci.errors import RegistryError
 from registry.server.service.repository import Repositories
 from registry.server.web.context import Gate
-from registry.server.web.http import Reply, Request, json_reply
+from registry.server.web.http import ClientGone, Reply, Request, json_reply
 from registry.server.web.tokens import TokenEndpoint
 
 Endpoint = Callable[[Request], Awaitable[Reply]]
 Endpoints = dict[str, dict[str, Endpoint]]
+
+
+class Renderer(Protocol):
+    """How a part of the site tells of errors; `web/errors.py` is the distribution API's."""
+
+    def render(self, error: RegistryError) -> Reply:
+        """The reply that tells a client of an error."""
+        ...
+
+    def render_gone(self, error: ClientGone) -> Reply:
+        """For a client whose body broke off."""
+        ...
+
+    def render_fault(self, fault: str) -> Reply:
+        """For a fault of ours; the log has the rest under the same id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """All paths under a prefix, which ends with a slash: who answers them, and how errors look there."""
+
+    prefix: str
+    answer: Endpoint
+    renderer: Renderer
 
 
 def token_endpoints(tokens: TokenEndpoint) -> Endpoints:

@@ -40,14 +40,26 @@ def basic(header: str) -> tuple[str, str] | None:
 
 
 class AccountsGate:
-    """Admits those whom a grant lets in. *record* notes denied writes: actor, address, action, target."""
+    """Admits those whom a grant lets in. *record* notes denied writes: actor, address, action, target.
 
-    def __init__(self, access: Access, proxies: Proxies, service: str, public_url: str, record: Recorder) -> None:
+    *external* is the realm of a token service in place of ours, and what it calls this registry.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        proxies: Proxies,
+        service: str,
+        public_url: str,
+        record: Recorder,
+        external: tuple[str, str] | None = None,
+    ) -> None:
         self._access = access
         self._proxies = proxies
         self._service = service
         self._public_url = public_url.rstrip("/")
         self._record = record
+        self._external = external
 
     async def admit(self, request: Request, action: Action | None, repository: Repository | None) -> Caller:
         """The caller, who may do *action* on *repository*; without an action, who is known at all."""
@@ -81,6 +93,9 @@ class AccountsGate:
         found = basic(value.strip()) if len(header) <= _CREDENTIALS_MAX and scheme.lower() == "basic" else None
         if found is None:
             raise Unauthorized("the Authorization header cannot be read; Basic and Bearer are understood")
+        if self._access.takes_job_tokens_of(found[0]):
+            job = await self._access.job(found[1], request.client)
+            return await self._access.job_caller(job, request.client), False
         login = await self._access.login(*found, request.client)
         return self._access.caller(login, request.client), False
 
@@ -92,7 +107,7 @@ class AccountsGate:
             refusal = InsufficientScope("the catalogue needs a login") if is_bearer else Unauthorized("log in")
             error = "insufficient_scope" if is_bearer else None
             raise self._challenged(refusal, request, None, None, error)
-        return caller
+        return caller.listing()
 
     def _challenged(
         self,
@@ -102,7 +117,8 @@ class AccountsGate:
         repository: Repository | None,
         reason: str | None,
     ) -> Unauthorized:
-        parts = [f'realm="{self.realm(request)}"', f'service="{self._service}"']
+        realm, service = self._external or (self.realm(request), self._service)
+        parts = [f'realm="{realm}"', f'service="{service}"']
         scope = _scope(request, action, repository)
         if scope:
             parts.append(f'scope="{scope}"')
@@ -112,7 +128,7 @@ class AccountsGate:
         return error
 
     def realm(self, request: Request) -> str:
-        """The token service's address as this client can reach it."""
+        """Our token service's address as this client can reach it."""
         return self.base_url(request) + TOKEN_PATH
 
     def base_url(self, request: Request) -> str:

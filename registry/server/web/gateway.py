@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +22,7 @@ from registry.server.service.repository import Repositories
 from registry.server.service.uploads import Uploads
 from registry.server.web import blobs, errors, lists, manifests, routes, uploads
 from registry.server.web.context import Context, Gate, Handler
-from registry.server.web.endpoints import Endpoints
+from registry.server.web.endpoints import Area, Endpoints, Renderer
 from registry.server.web.http import ClientGone, Reply, Request, Stream, json_reply
 from registry.server.web.proxies import Proxies
 from registry.server.web.routes import Kind, Route
@@ -69,7 +69,7 @@ Answer = Callable[[Request], Awaitable[Reply | Stream]]
 
 
 class Gateway:
-    """The application. *endpoints* are answered like the API, *site* has all the rest."""
+    """The application. *endpoints* and *areas* are answered like the API, *site* has all the rest."""
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class Gateway:
         throttle: Throttle,
         body_idle_seconds: float,
         transfers: Transfers,
+        areas: Sequence[Area] = (),
     ) -> None:
         self._repositories = repositories
         self._uploads = pushes
@@ -94,6 +95,7 @@ class Gateway:
         self._throttle = throttle
         self._idle_seconds = body_idle_seconds
         self._transfers = transfers
+        self._areas = tuple(areas)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -102,12 +104,17 @@ class Gateway:
                 return await self._serve(scope, receive, send, self._route)
             if path in self._endpoints:
                 return await self._serve(scope, receive, send, self._endpoint)
+            for area in self._areas:
+                if (path + "/").startswith(area.prefix):
+                    return await self._serve(scope, receive, send, area.answer, area.renderer)
         return await self._site(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, answer: Answer, renderer: Renderer = errors
+    ) -> None:
         began = time.perf_counter()
         request = Request(scope, receive, self._idle_seconds, self._proxies.client(scope))
-        reply = await self._answer(request, answer)
+        reply = await self._answer(request, answer, renderer)
         sent = 0
         try:
             with self._transfers.counted(isinstance(reply, Stream)):
@@ -116,21 +123,21 @@ class Gateway:
             if log.isEnabledFor(logging.INFO):
                 log.info("request.done", extra={"fields": _fields(request, reply, sent, began)})
 
-    async def _answer(self, request: Request, answer: Answer) -> Reply | Stream:
+    async def _answer(self, request: Request, answer: Answer, renderer: Renderer) -> Reply | Stream:
         """The reply to *request*, whatever happens."""
         try:
             self._throttle.take(request.client)
             return await answer(request)
         except RegistryError as error:
-            return self._refused(request, error)
+            return self._refused(request, error, renderer)
         except ClientGone as error:
             request.notes["error"] = str(error)
-            return errors.render_gone(error)
+            return renderer.render_gone(error)
         except asyncio.CancelledError:  # only when the grace of stopping is over
             request.notes["error"] = "the registry stopped"
-            return errors.render(Unavailable("the registry is stopping; go on in a moment"))
+            return renderer.render(Unavailable("the registry is stopping; go on in a moment"))
         except Exception as error:
-            return _fault(request, error)
+            return _fault(request, error, renderer)
 
     async def _endpoint(self, request: Request) -> Reply | Stream:
         methods = self._endpoints[request.path]
@@ -166,24 +173,21 @@ class Gateway:
         with self._transfers.counted(request.method in ("PATCH", "PUT", "POST")):
             return await handler(context, request, route)
 
-    def _refused(self, request: Request, error: RegistryError) -> Reply:
+    def _refused(self, request: Request, error: RegistryError, renderer: Renderer) -> Reply:
         request.notes["error"] = error.message
-        reply = errors.render(error)
+        reply = renderer.render(error)
         if reply.status >= 500:
-            log.error(
-                "request.failed",
-                extra={"fields": {"path": request.path, "error": error.message}},
-                exc_info=error,
-            )
+            fields = {"path": request.path, "error": error.message, "cause": str(error.__cause__ or "")}
+            log.error("request.failed", extra={"fields": fields})
         return reply
 
 
-def _fault(request: Request, error: Exception) -> Reply:
+def _fault(request: Request, error: Exception, renderer: Renderer = errors) -> Reply:
     """A fault of ours: the log gets everything, the client an id to ask about."""
     fault = secrets.token_hex(6)
     request.notes["fault"] = fault
     log.error("request.failed", extra={"fields": {"path": request.path, "fault": fault}}, exc_info=error)
-    return errors.render_fault(fault)
+    return renderer.render_fault(fault)
 
 
 def _fields(request: Request, reply: Reply | Stream, sent: int, began: float) -> dict[str, Any]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import struct
+import termios
+from collections import deque
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_MAX_BYTES = 64 << 10
 
@@ -27,6 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         # Bytes since the last one of a body that are none themselves: chunk extensions, trailers.
         self._framing_bytes = 0
+        self._unanswered: deque[RequestResponseCycle] = deque()
         self._unread_bytes = 0
         self._unread_timer: asyncio.TimerHandle | None = None
         self._start_head_timer()
@@ -34,6 +40,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self._stop_unread_timer()
+        # uvicorn tells only the last request that its client has gone; another one may be the one in progress.
+        for cycle in self._unanswered:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -77,6 +88,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
         self._stop_head_timer()
         super().on_headers_complete()
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
@@ -119,15 +133,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _watch_reader(self) -> None:
-        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._unread_bytes = self._count_unread()
         self._unread_timer = self.loop.call_later(self.idle_seconds, self._check_reader)
 
     def _check_reader(self) -> None:
         """Drop a client that took nothing for too long; closing politely would wait for it for ever."""
-        if self.transport.get_write_buffer_size() >= self._unread_bytes:
+        if self._count_unread() >= self._unread_bytes:
             self.transport.abort()
         else:
             self._watch_reader()
+
+    def _count_unread(self) -> int:
+        """Bytes on their way that the client has not taken: ours, and the megabytes that the kernel holds."""
+        connection = self.transport.get_extra_info("socket")
+        held = 0
+        with contextlib.suppress(OSError):
+            [held] = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+        return self.transport.get_write_buffer_size() + held
 
     def _stop_unread_timer(self) -> None:
         if self._unread_timer is not None:

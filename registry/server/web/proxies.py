@@ -25,7 +25,15 @@ def _header(scope: Scope, name: bytes) -> str:
 def _hops(scope: Scope) -> list[str]:
     """Who passed the request on, the nearest last; some proxies add a line of their own to the header."""
     lines = [value.decode("latin-1") for key, value in scope["headers"] if key == b"x-forwarded-for"]
-    return [part for part in (part.strip() for part in ",".join(lines).split(",")) if part]
+    return [_without_port(part) for part in (part.strip() for part in ",".join(lines).split(",")) if part]
+
+
+def _without_port(hop: str) -> str:
+    """The address alone: some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    address, _, port = hop.partition(":")
+    return hop if ":" in port else address
 
 
 class Proxies:

@@ -1,0 +1,281 @@
+"""A bucket: the blocking requests that the S3 store makes of it, whose faults become answers for a client.
+
+Stores differ in almost everything else, so no more is used than what every real one does: PUT, ranged GET, HEAD,
+DELETE, lists by prefix, a copy of a small object, multipart uploads with equal parts, pre-signed GETs.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from registry.oci.errors import ConfigurationError, StorageFull, Unavailable
+
+_OCTETS = "application/octet-stream"
+_MISSING = {"NoSuchKey", "NoSuchUpload", "NotFound", "404"}
+_FULL = {"QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage"}
+# What an operator has to set right; found when the server starts, or later when somebody changed the store.
+_REFUSED = {"AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"}
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """Where a bucket is and how it is spoken to; config.example.yaml documents each."""
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = "us-east-1"
+    addressing: str = "auto"
+    access_key: str = ""
+    secret_key: str = ""
+    encryption: str = ""
+    kms_key: str = ""
+    checksums: str = "when_required"
+    ca_bundle: str = ""
+    part_bytes: int = 16 << 20
+    connections_max: int = 64
+    connect_timeout_seconds: float = 5.0
+    read_timeout_seconds: float = 60.0
+    attempts: int = 4
+    redirect_endpoint: str = ""
+
+
+class Missing(Exception):
+    """The key or the multipart upload is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry of a list; `upload_id` is that of a multipart upload under way."""
+
+    key: str
+    seconds: float
+    size_bytes: int = 0
+    upload_id: str = ""
+
+
+@contextlib.contextmanager
+def store_faults_are_answers() -> Iterator[None]:
+    """Turn what the store or the way to it says into Missing, StorageFull or Unavailable."""
+    try:
+        yield
+    except ClientError as error:
+        raise _answer(error) from error
+    except BotoCoreError as error:
+        raise Unavailable("the object store does not answer; try again soon") from error
+
+
+def _answer(error: ClientError) -> Exception:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _MISSING:
+        return Missing()
+    if code in _FULL or status == 507:
+        return StorageFull()
+    if code in _REFUSED:
+        return Unavailable("the object store refuses this registry; tell its operator")
+    return Unavailable("the object store cannot do this now; try again soon")
+
+
+@functools.lru_cache(maxsize=1)
+def _session() -> Any:
+    """What all clients share: it reads boto3's description of S3, which takes a while."""
+    return boto3.session.Session()
+
+
+def connect(options: S3Options, endpoint: str) -> Any:
+    """A client, which threads may share. Keys that are not set are looked for as Amazon's own tools do."""
+    # A store that has its own address rarely has one for each bucket too.
+    style = "path" if options.addressing == "auto" and endpoint else options.addressing
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=options.connect_timeout_seconds,
+        read_timeout=options.read_timeout_seconds,
+        retries={"mode": "standard", "total_max_attempts": options.attempts},
+        max_pool_connections=options.connections_max,
+        tcp_keepalive=True,
+        user_agent_extra="hythe",
+        request_checksum_calculation=options.checksums,
+        response_checksum_validation="when_required",
+        # Every real store compares a body with the SHA-256 that it was signed with; other checksums some ignore.
+        s3={"addressing_style": style, "payload_signing_enabled": True},
+    )
+    return _session().client(
+        "s3",
+        region_name=options.region,
+        endpoint_url=endpoint or None,
+        aws_access_key_id=options.access_key or None,
+        aws_secret_access_key=options.secret_key or None,
+        verify=options.ca_bundle or None,
+        config=config,
+    )
+
+
+class Bucket:
+    """The part of a bucket under the prefix; keys are given and returned without it. Safe for threads."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._bucket = options.bucket
+        self._prefix = options.prefix
+        self._client = connect(options, options.endpoint)
+        self._signer = connect(options, options.redirect_endpoint) if options.redirect_endpoint else self._client
+        self._encryption: dict[str, str] = {}
+        if options.encryption:
+            self._encryption["ServerSideEncryption"] = options.encryption
+        if options.kms_key:
+            self._encryption["SSEKMSKeyId"] = options.kms_key
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+    def require(self) -> None:
+        """Raise ConfigurationError when the bucket is not there or not ours, Unavailable when nobody answers."""
+        try:
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        except ClientError as error:
+            if isinstance(answer := _answer(error), Unavailable) and _code(error) not in _REFUSED:
+                raise answer from error
+            raise ConfigurationError(f"storage.s3: bucket {self._bucket!r} cannot be used: {error}") from error
+        except BotoCoreError as error:
+            raise Unavailable(str(error)) from error
+
+    # --- objects
+
+    def put(self, key: str, body: bytes | IO[bytes]) -> None:
+        """Store an object, whole or not at all; the store refuses a body that changed on its way."""
+        with store_faults_are_answers():
+            self._client.put_object(
+                **self._at(key), Body=body, ContentType=_OCTETS, **_md5(body), **self._encryption
+            )
+
+    def get(self, key: str, start: int = 0, end: int | None = None) -> Any:
+        """The object from *start* to before *end* as a stream: `read`, `close`, `content_length`."""
+        wanted = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
+        with store_faults_are_answers():
+            reply = self._client.get_object(**self._at(key), **wanted)
+        reply["Body"].content_length = reply["ContentLength"]
+        return reply["Body"]
+
+    def size(self, key: str) -> int | None:
+        """An object's length in bytes, None when it is not there."""
+        try:
+            with store_faults_are_answers():
+                return int(self._client.head_object(**self._at(key))["ContentLength"])
+        except Missing:
+            return None
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a small object within the store. Raises Missing."""
+        with store_faults_are_answers():
+            self._client.copy_object(**self._at(target), CopySource=self._at(source), **self._encryption)
+
+    def delete(self, key: str) -> None:
+        """Delete an object that may be gone already."""
+        with contextlib.suppress(Missing), store_faults_are_answers():
+            self._client.delete_object(**self._at(key))
+
+    def items(self, prefix: str) -> Iterator[list[Item]]:
+        """Pages of the objects whose keys begin with *prefix*, in byte order."""
+        for page in self._pages("list_objects_v2", prefix):
+            yield [
+                Item(self._own(found["Key"]), _seconds(found["LastModified"]), found["Size"])
+                for found in page.get("Contents", ())
+            ]
+
+    def _pages(self, operation: str, prefix: str) -> Iterator[dict[str, Any]]:
+        with store_faults_are_answers():
+            paginator = self._client.get_paginator(operation)
+            yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+
+    def _own(self, key: str) -> str:
+        return key.removeprefix(self._prefix)
+
+    def presigned(self, key: str, seconds: int) -> str:
+        """An address that gives the object to whoever has it, for so long."""
+        with store_faults_are_answers():
+            url: str = self._signer.generate_presigned_url("get_object", self._at(key), ExpiresIn=seconds)
+        return url
+
+    # --- multipart uploads
+
+    def begin(self, key: str) -> str:
+        """Begin a multipart upload and return its id."""
+        with store_faults_are_answers():
+            reply = self._client.create_multipart_upload(**self._at(key), ContentType=_OCTETS, **self._encryption)
+        return str(reply["UploadId"])
+
+    def send(self, key: str, upload_id: str, number: int, body: IO[bytes]) -> str:
+        """Send a part and return its ETag. Raises Missing."""
+        with store_faults_are_answers():
+            reply = self._client.upload_part(**self._at(key), UploadId=upload_id, PartNumber=number, Body=body)
+        return str(reply["ETag"])
+
+    def join(self, key: str, upload_id: str, etags: Sequence[str]) -> None:
+        """Make the object of its parts. What a store says to one who does it twice differs; ask `size` then."""
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
+        with store_faults_are_answers():
+            self._client.complete_multipart_upload(
+                **self._at(key), UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
+
+    def is_open(self, key: str, upload_id: str) -> bool:
+        """Whether a multipart upload is there, neither joined nor aborted."""
+        try:
+            with store_faults_are_answers():
+                self._client.list_parts(**self._at(key), UploadId=upload_id, MaxParts=1)
+        except Missing:
+            return False
+        return True
+
+    def last_part_seconds(self, key: str, upload_id: str) -> float:
+        """When the newest part was written, in seconds of the epoch; 0 when there is none."""
+        newest = 0.0
+        with contextlib.suppress(Missing), store_faults_are_answers():
+            for page in self._client.get_paginator("list_parts").paginate(**self._at(key), UploadId=upload_id):
+                newest = max([newest, *(_seconds(part["LastModified"]) for part in page.get("Parts", ()))])
+        return newest
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Free the parts of a multipart upload that may be gone already; an object made of them stays."""
+        with contextlib.suppress(Missing), store_faults_are_answers():
+            self._client.abort_multipart_upload(**self._at(key), UploadId=upload_id)
+
+    def multiparts(self, prefix: str) -> Iterator[list[Item]]:
+        """Pages of the multipart uploads under way whose keys begin with *prefix*."""
+        for page in self._pages("list_multipart_uploads", prefix):
+            yield [
+                Item(self._own(found["Key"]), _seconds(found["Initiated"]), upload_id=found["UploadId"])
+                for found in page.get("Uploads", ())
+            ]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        self._signer.close()
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _md5(body: bytes | IO[bytes]) -> dict[str, str]:
+    """The oldest checksum, which every store compares; for what is small enough not to feel it."""
+    if not isinstance(body, bytes):
+        return {}
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"ContentMD5": base64.b64encode(digest).decode()}
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
