@@ -96,8 +96,9 @@ def _session() -> Any:
 
 def connect(options: S3Options, endpoint: str) -> Any:
     """A client, which threads may share. Keys that are not set are looked for as Amazon's own tools do."""
-    # A store that has its own address rarely has one for each bucket too.
-    style = "path" if options.addressing == "auto" and endpoint else options.addressing
+    # A store that has its own address rarely has one for each bucket too. At Amazon's, botocore's "auto" would
+    # sign addresses of its global host, which sends clients on to that of the region.
+    style = options.addressing if options.addressing != "auto" else "path" if endpoint else "virtual"
     config = Config(
         signature_version="s3v4",
         connect_timeout=options.connect_timeout_seconds,

@@ -13,14 +13,19 @@ T = TypeVar("T")
 
 
 async def run(pool: Executor, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run *step* in *pool*; a caller who is cancelled is told so when it is over, as what it uses is then free."""
-    running = asyncio.get_running_loop().run_in_executor(pool, lambda: step(*args, **kwargs))
+    """Run *step* in *pool*. A caller who is cancelled is told so when it is over, or was not begun.
+
+    What the step works with is not in use any more then.
+    """
+    job = pool.submit(step, *args, **kwargs)
+    running = asyncio.wrap_future(job)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        while not running.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # nobody else will ask for it
+        if not job.cancel():
+            while not running.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
+            if not running.cancelled():
+                running.exception()  # nobody else will ask for it
         raise

@@ -11,11 +11,12 @@ import ipaddress
 import json
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from registry.oci.errors import ConfigurationError, HytheError
+
+if TYPE_CHECKING:
+    import httpx  # a third of a second: the command line does without
 
 SIZE_MAX_BYTES = 512 << 10
 SECONDS_MAX = 10.0
@@ -49,7 +50,10 @@ class Fetcher:
             raise ConfigurationError(
                 f"{configured!r} is no address to ask: https://…, or http:// on a loopback address"
             )
-        self._hosts = {_place(url)} | {host if ":" in host else f"{host}:{_port(url)}" for host in more_hosts}
+        others = [_parse(f"{url.scheme}://{host}") for host in more_hosts]
+        if any(other is None or not other.host or other.path not in ("", "/") for other in others):
+            raise ConfigurationError(f"{', '.join(more_hosts)!r}: 'name' and 'name:port' are hosts")
+        self._hosts = {_place(url), *(_place(other) for other in others if other is not None)}
         self._seconds = seconds
         self._tls: ssl.SSLContext | None = None
 
@@ -78,6 +82,8 @@ class Fetcher:
         form: Mapping[str, str] | None = None,
         basic: tuple[str, str] | None = None,
     ) -> Any:
+        import httpx
+
         url = self.require_allowed(address)
         try:
             async with asyncio.timeout(self._seconds):
@@ -101,6 +107,8 @@ class Fetcher:
         form: Mapping[str, str] | None,
         basic: tuple[str, str] | None,
     ) -> tuple[int, bytes]:
+        import httpx
+
         if self._tls is None:
             self._tls = ssl.create_default_context()
         client = httpx.AsyncClient(
@@ -121,6 +129,8 @@ class Fetcher:
 
 
 def _parse(text: str) -> httpx.URL | None:
+    import httpx
+
     try:
         return httpx.URL(text)
     except (httpx.InvalidURL, ValueError, TypeError):

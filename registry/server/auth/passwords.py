@@ -127,6 +127,8 @@ class Verifier:
         if stored is not None and self._known.get(question, 0.0) > time.monotonic():
             return True
         right = await self._bounded.run(verify, stored or self._nobody, password)
+        if not right and stored is not None and _BCRYPT.fullmatch(stored):
+            await self._bounded.run(verify, self._nobody, password)  # a bcrypt hash is often a fast one
         if stored is None or not right:
             return False
         self._known[question] = time.monotonic() + self._remember_seconds

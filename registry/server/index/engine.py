@@ -152,6 +152,7 @@ class EmbeddedIndex:
         self._flushes = True
         self._turn = os.open(path.with_name(path.name + ".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
         self._writer = threading.Thread(target=self._write_until_closed, name="index-writer", daemon=True)
         self._writer.start()
 
@@ -174,6 +175,8 @@ class EmbeddedIndex:
     def _queue(
         self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], durable: bool
     ) -> asyncio.Future[T]:
+        if self._closed:
+            raise Unavailable("the registry is stopping")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(_Job(function, args, kwargs, durable, loop, future))
@@ -256,6 +259,7 @@ class EmbeddedIndex:
                 loop.call_soon_threadsafe(deliver_all, [job for job in batch if job.loop is loop])
 
     def close(self) -> None:
+        self._closed = True
         self._jobs.put(None)
         self._writer.join(30)
         self._reader.close()

@@ -475,7 +475,8 @@ def _credential_of(tx: Transaction, name: str, credential_id: str, kind: Credent
 def _set_up(tx: Transaction, password_hash: str) -> bool:
     if not any(stored.retired_ms is None for stored in credentials.keys(tx)):
         credentials.add_key(tx, keys.new_key())
-    if accounts.count(tx):
+    # The people of an htpasswd file, which is read before, are no administrators.
+    if accounts.find(tx, FIRST_ADMINISTRATOR) or any(one.origin != "htpasswd" for one in accounts.everybody(tx)):
         return False
     accounts.add(tx, FIRST_ADMINISTRATOR, "user", password_hash, is_admin=True)
     audit.write(tx, "hythe", "local", "user.add", FIRST_ADMINISTRATOR, first_start=True)

@@ -5,6 +5,7 @@ Source: RFC 8693; OpenID Connect Discovery 1.0.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from registry.server.auth.jobs import JOB_TOKEN_AGE_MAX_SECONDS, Job, Rule
 from registry.server.auth.tokens import Claims, TokenInvalid
 from registry.server.service.accounts import Accounts, Actor
 from registry.server.service.keysets import KeySet
+
+log = logging.getLogger("hythe.federation")
 
 REFUSED = "no rule lets this job in: its token is not valid here, or no longer, or says something else"
 
@@ -34,27 +37,26 @@ class Jobs:
         Raises Unauthorized, with the same words for every reason, and Unavailable when the issuer's keys cannot
         be had.
         """
-        claims: dict[str, Any] | None = None
         try:
             issuer = foreign.issuer_of(token)
-            for rule in self._rules:
-                if rule.issuer != issuer:
-                    continue
-                claims = await self._verified(rule, token)
-                if claims is not None and rule.lets_in(claims):
-                    return await self._let_in(rule, claims, address)
         except TokenInvalid:
             raise Unauthorized(REFUSED) from None
+        seen: dict[
+            tuple[KeySet, str], dict[str, Any] | None
+        ] = {}  # a signature is verified once for each audience
+        for rule in self._rules:
+            if rule.issuer != issuer:
+                continue
+            place = self._keys[rule.name], rule.audience
+            if place not in seen:
+                seen[place] = await _verified(*place, issuer, token)
+            claims = seen[place]
+            if claims is not None and rule.lets_in(claims):
+                return await self._let_in(rule, claims, address)
+        for claims in filter(None, seen.values()):
+            subject = foreign.printable(claims["sub"], 1000)
+            log.warning("job.refused", extra={"fields": {"client": address, "issuer": issuer, "subject": subject}})
         raise Unauthorized(REFUSED)
-
-    async def _verified(self, rule: Rule, token: str) -> dict[str, Any] | None:
-        try:
-            claims = await self._keys[rule.name].verify(
-                token, rule.issuer, rule.audience, ("iat", "nbf", "sub"), is_sole_audience=True
-            )
-        except TokenInvalid:
-            return None
-        return None if float(claims["iat"]) < time.time() - JOB_TOKEN_AGE_MAX_SECONDS else claims
 
     async def _let_in(self, rule: Rule, claims: Mapping[str, Any], address: str) -> Job:
         subject = foreign.printable(claims["sub"], 1000)
@@ -70,3 +72,11 @@ class Jobs:
         if rule is None:
             raise TokenInvalid("the token is not valid here, or no longer")
         return rule
+
+
+async def _verified(keys: KeySet, audience: str, issuer: str, token: str) -> dict[str, Any] | None:
+    try:
+        claims = await keys.verify(token, issuer, audience, ("iat", "nbf", "sub"), is_sole_audience=True)
+    except TokenInvalid:
+        return None
+    return None if int(claims["iat"]) < time.time() - JOB_TOKEN_AGE_MAX_SECONDS else claims

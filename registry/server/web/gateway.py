@@ -208,8 +208,11 @@ async def _send(reply: Reply | Stream, request: Request, send: Send) -> int:
     headers = [*reply.headers, _API_VERSION]
     if isinstance(reply, Stream):
         headers.append((b"content-length", str(reply.length).encode()))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        return await _send_pieces(reply, request, send)
+        try:
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            return await _send_pieces(reply, request, send)
+        finally:
+            reply.close()
     body = b"" if request.method == "HEAD" else reply.body
     length = len(reply.body) if reply.length is None else reply.length
     if reply.status not in (204, 304):
@@ -225,6 +228,9 @@ async def _send_pieces(reply: Stream, request: Request, send: Send) -> int:
     sent = 0
     try:
         async for piece in reply.pieces:
+            if sent:
+                # A client that reads as fast as the page cache is never waited for: others have their turn here.
+                await asyncio.sleep(0)
             if is_gone():
                 request.notes["error"] = "the client went away"
                 return sent
@@ -236,6 +242,4 @@ async def _send_pieces(reply: Stream, request: Request, send: Send) -> int:
         request.notes["error"] = "the registry stopped"
     except Exception as error:
         _fault(request, error)
-    finally:
-        reply.close()
     return sent

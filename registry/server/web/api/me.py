@@ -117,7 +117,7 @@ def session_of(stored: Credential) -> Session:
 async def end_sessions(call: Call) -> None:
     """Log me out everywhere.
 
-    Every refresh token and access token of mine stops to hold at once; my password and my other tokens stay good.
+    Browsers, docker and other clients have to log in again at once; my password and my own tokens stay good.
     """
     await call.accounts.remove_sessions(call.actor, call.me)
 
