@@ -15,7 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from registry import failpoints
 from registry.content import disk, holds, s3_sweep, threads
-from registry.content.s3_bucket import Bucket, Item, Missing, S3Options
+from registry.content.s3_bucket import Bucket, Item
+from registry.content.s3_client import Missing, S3Options
 from registry.content.s3_gather import Workshop
 from registry.content.s3_notes import (
     BLOBS,

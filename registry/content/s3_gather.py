@@ -12,7 +12,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.content.s3_bucket import Bucket, Missing
+from registry.content.s3_bucket import Bucket
+from registry.content.s3_client import Missing
 from registry.content.s3_notes import DATA, Extent, Parts, Segment, data_key, noted_digest, tail_key
 from registry.content.s3_parts import PartWriter, Spool
 from registry.content.s3_read import whole

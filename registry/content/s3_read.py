@@ -11,7 +11,8 @@ from concurrent.futures import Executor
 from typing import Any
 
 from registry.content import threads
-from registry.content.s3_bucket import Bucket, Missing, store_faults_are_answers
+from registry.content.s3_bucket import Bucket
+from registry.content.s3_client import Missing, store_faults_are_answers
 from registry.content.s3_notes import Extent
 from registry.oci.digest import Digest
 from registry.oci.errors import ContentMissing, Unavailable

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain, groupby
 
-from registry.content.s3_bucket import Bucket, Item, Missing, store_faults_are_answers
+from registry.content.s3_bucket import Bucket, Item
+from registry.content.s3_client import Missing, store_faults_are_answers
 from registry.content.s3_notes import DATA, UPLOADS, Link, link_key, noted_digest, session_of
 
 # Bytes with a note are looked at for so long after they have become old: a link, once seen, stays.

@@ -9,7 +9,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from registry import failpoints
 from registry.content import threads
 from registry.content.holds import Hold
-from registry.content.s3_bucket import Missing
+from registry.content.s3_client import Missing
 from registry.content.s3_gather import Gathering, Workshop
 from registry.content.s3_notes import Extent, Link, Parts, blob_key, data_key
 from registry.content.store import Progress

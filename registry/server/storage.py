@@ -14,7 +14,7 @@ from registry.server.service.repository import Redirect
 
 if TYPE_CHECKING:
     from registry.content.s3 import S3Store
-    from registry.content.s3_bucket import S3Options
+    from registry.content.s3_client import S3Options
 
 log = logging.getLogger("hythe.storage")
 
@@ -51,7 +51,7 @@ def _make_s3(settings: Settings, threads: int | None) -> S3Store:
 
 
 def _options(s3: S3Settings) -> S3Options:
-    from registry.content.s3_bucket import S3Options
+    from registry.content.s3_client import S3Options
 
     prefix = s3.prefix.strip("/")
     return S3Options(

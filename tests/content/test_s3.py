@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
+from registry.content import s3_client
 from registry.content.s3 import S3Store
-from registry.content.s3_bucket import Bucket, S3Options
+from registry.content.s3_bucket import Bucket
+from registry.content.s3_client import S3Options
 from registry.content.s3_notes import link_key
 from registry.content.store import Progress
 from registry.oci.digest import Digest
@@ -461,3 +463,66 @@ class TestNetwork:
             await upload.revert()
         assert await listed(store.sessions()) == set()
         assert await is_whole(store, Digest.of(data), data)
+
+
+# ---------------------------------------------------------------- how a store is spoken to
+
+
+@pytest.mark.anyio
+class TestOptions:
+    @pytest.mark.parametrize("over", [{"encryption": "AES256"}, {"encryption": "aws:kms", "kms_key": "a-key"}])
+    async def test_everything_is_encrypted_as_was_asked_for(
+        self, moto: s3.Moto, prefix: str, tmp_path: Path, over: dict[str, str]
+    ) -> None:
+        store = S3Store(replace(options(moto, prefix, PART), **over), tmp_path)
+        small, large = os.urandom(100), os.urandom(3 * PART)
+        progress = await parked(store, "one", small)
+        await committed(store, "one", progress, Digest.of(small))
+        await pushed(store, large)
+        await parked(store, "other", b"a tail")
+        await store.check()
+        store.close()
+        client, keys = moto.client(), moto.keys(prefix)
+        assert {key.partition("/")[0] for key in keys} == {"blobs", "data", "uploads", "ready"}
+        for key in keys:
+            said = client.head_object(Bucket=moto.bucket, Key=prefix + key)
+            assert said["ServerSideEncryption"] == over["encryption"], key
+            assert said.get("SSEKMSKeyId") == over.get("kms_key")
+
+    @pytest.mark.parametrize("checksums", ["when_required", "when_supported"])
+    async def test_checksums_may_be_added(
+        self, moto: s3.Moto, prefix: str, tmp_path: Path, checksums: str
+    ) -> None:
+        store = S3Store(replace(options(moto, prefix, PART), checksums=checksums), tmp_path)
+        data = os.urandom(3 * PART + 1)
+        await store.put(Digest.of(b"small"), [b"small"])
+        assert await is_whole(store, await pushed(store, data), data)
+        store.close()
+
+    async def test_keys_may_come_from_the_surroundings(
+        self, ceph: s3.Ceph, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.ACCESS_KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.SECRET_KEY)
+        s3_client._session.cache_clear()
+        store = S3Store(replace(options(ceph, prefix), access_key="", secret_key=""), tmp_path)
+        await store.check()
+        store.close()
+        s3_client._session.cache_clear()
+
+    @pytest.mark.parametrize(
+        ("addressing", "endpoint", "expected"),
+        [
+            ("auto", "https://s3.example.com", "https://s3.example.com/blobs/"),
+            ("virtual", "https://s3.example.com", "https://blobs.s3.example.com/"),
+            ("path", "", "https://s3.eu-west-1.amazonaws.com/blobs/"),
+            ("auto", "", "https://blobs.s3.eu-west-1.amazonaws.com/"),
+        ],
+    )
+    def test_a_bucket_is_named_in_the_path_or_as_a_host(
+        self, addressing: str, endpoint: str, expected: str
+    ) -> None:
+        chosen = S3Options("blobs", "p/", endpoint, "eu-west-1", addressing, access_key="x", secret_key="y")
+        bucket = Bucket(chosen)
+        assert bucket.presigned("key", 60).startswith(f"{expected}p/key?")
+        bucket.close()

@@ -38,6 +38,15 @@ class _Entry:
     bodies: dict[str, bytes] = field(default_factory=dict)
 
 
+class Refused(AssertionError):
+    """A request that should have been answered otherwise."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        request = response.request
+        super().__init__(f"{request.method} {request.url}: {response.status_code} {response.text}")
+        self.response = response
+
+
 class Ledger:
     """Pushes and deletes over *http*, and remembers. Set `http` to go on with another server."""
 
@@ -57,9 +66,10 @@ class Ledger:
     # --- what a client does
 
     def request(self, method: str, url: str, expect: int, **options: Any) -> httpx.Response:
-        """A request that must be answered with the status *expect*; a broken connection is httpx's error."""
+        """A request that must be answered with the status *expect*. Raises Refused, and httpx's TransportError."""
         response = self.http.request(method, url, **options)
-        assert response.status_code == expect, f"{method} {url}: {response.status_code} {response.text}"
+        if response.status_code != expect:
+            raise Refused(response)
         return response
 
     def begin(self, repository: str, content: Content) -> str:
@@ -168,7 +178,8 @@ class Ledger:
 
     def _delete(self, url: str) -> None:
         response = self.http.delete(url)
-        assert response.status_code in (202, 404), f"DELETE {url}: {response.status_code} {response.text}"
+        if response.status_code not in (202, 404):
+            raise Refused(response)
 
     def _changing(self, entries: dict[_Name, _Entry], name: _Name, to: str | None, body: bytes = b"") -> _Change:
         return _Change(entries, name, to, body)
@@ -177,10 +188,14 @@ class Ledger:
 
     def check(self) -> None:
         """Hold the server to everything that it promised, and to showing nothing that is not whole."""
+        self.check_promises()
+        walk(self.http)
+
+    def check_promises(self) -> None:
+        """Hold the server to what it acknowledged to this client; others may do as they like beside."""
         _check_entries(self._blobs, lambda name: self._fetch(blob_path(*name)))
         _check_entries(self._manifests, lambda name: self._fetch(manifest_path(*name)))
         _check_entries(self._tags, lambda name: self._fetch(manifest_path(*name)))
-        walk(self.http)
 
     def _fetch(self, url: str) -> tuple[str, bytes] | None:
         return fetch(self.http, url)

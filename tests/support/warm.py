@@ -34,7 +34,13 @@ class Forker:
             [sys.executable, "-m", "tests.support.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
+    def start(self, arguments: list[str], environment: dict[str, str], log: Path, reached: Path) -> Process:
+        """Run `hythe` with *arguments*; it writes to *log*, and the failpoints that it comes to to *reached*."""
+        command = {"arguments": arguments, "environment": environment, "log": str(log), "reached": str(reached)}
+        return Process(self, self.ask(do="start", **command))
+
     def ask(self, **command: Any) -> Any:
+        """One command's answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -61,7 +67,7 @@ def forker() -> Iterator[Forker]:
         running.close()
 
 
-class _Process:
+class Process:
     """What `Server` needs of a `subprocess.Popen`, for a process that is the forker's child."""
 
     def __init__(self, forker: Forker, pid: int) -> None:
@@ -104,14 +110,9 @@ class WarmServer(Server):
     def start(self, timeout: float = 30.0) -> WarmServer:
         config = self.directory / "config.yaml"
         config.write_text(yaml.safe_dump(self.settings))
-        pid = self._forker.ask(
-            do="start",
-            arguments=["serve", "--config", str(config)],
-            environment=self.environment,
-            log=str(self.log_path),
-            reached=str(self._reached),
+        self.process = self._forker.start(  # type: ignore[assignment]
+            ["serve", "--config", str(config)], self.environment, self.log_path, self._reached
         )
-        self.process = _Process(self._forker, pid)  # type: ignore[assignment]
         self._wait_until_ready(timeout)
         return self
 

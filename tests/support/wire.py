@@ -107,7 +107,8 @@ class Wire:
 
     def end_of_sending(self) -> None:
         """Half-close: nothing more will be sent, answers are still read."""
-        self.socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have closed all of it
+            self.socket.shutdown(socket.SHUT_WR)
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of *data*. Raises Closed when the server takes no more."""

@@ -84,14 +84,14 @@ class AccountCaller:
                 return False
         return within(self.limits, action, repository) and self.rights.may(action, repository)
 
-    def may_list(self) -> bool:
-        if self.claims is not None and not self.claims.covers("registry", "catalog", "*"):
+    def may_list(self, how: str = "*") -> bool:
+        if self.claims is not None and not self.claims.covers("registry", "catalog", how):
             return False
         return not self.is_anonymous or bool(self.rights.grants)
 
-    def listing(self) -> AccountCaller:
+    def listing(self, how: str = "*") -> AccountCaller:
         """The same caller for lists of repositories: a token for them names the list, not each one in it."""
-        return replace(self, claims=None) if self.may_list() else self
+        return replace(self, claims=None) if self.may_list(how) else self
 
 
 class KeyRing:

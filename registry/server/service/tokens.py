@@ -123,7 +123,7 @@ def _grant(caller: AccountCaller, scopes: Sequence[Scope]) -> dict[tuple[str, st
     granted: dict[tuple[str, str], frozenset[str]] = {}
     for (kind, name), wanted in tokens.asked_for(scopes).items():
         if (kind, name) == ("registry", "catalog"):
-            granted[kind, name] = frozenset("*") if "*" in wanted and caller.may_list() else frozenset()
+            granted[kind, name] = wanted & {"*", "search"} if caller.may_list() else frozenset()
         elif kind == "repository":
             repository, actions = _repository_actions(caller, name, wanted)
             granted[kind, repository] = granted.get((kind, repository), frozenset()) | actions

@@ -75,9 +75,10 @@ class AccountsGate:
             return caller
         if action in _WRITES:
             await self._record(caller.name, caller.address, f"repository.{action}", repository)
-        if caller.is_anonymous and not is_bearer:
+        if caller.is_anonymous:
             refusal: Unauthorized = Unauthorized("log in to do this", _detail(action, repository))
-            raise self._challenged(refusal, request, action, repository, None)
+            reason = "insufficient_scope" if is_bearer else None
+            raise self._challenged(refusal, request, action, repository, reason)
         if is_bearer:
             refusal = InsufficientScope("requested access to the resource is denied", _detail(action, repository))
             raise self._challenged(refusal, request, action, repository, "insufficient_scope")
@@ -107,7 +108,8 @@ class AccountsGate:
             refusal = InsufficientScope("the catalogue needs a login") if is_bearer else Unauthorized("log in")
             error = "insufficient_scope" if is_bearer else None
             raise self._challenged(refusal, request, None, None, error)
-        return caller.listing()
+        # `docker search` asks for a token to search with.
+        return caller.listing("search" if request.path == "/v1/search" else "*")
 
     def _challenged(
         self,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-_PIECES_BYTES_MAX = 48 << 20
+_PIECES_BYTES_MAX = 16 << 20
 _PIECE_BYTES_MAX = 1 << 20
 _PIECE_BYTES_MIN = 64 << 10
 
