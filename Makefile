@@ -3,9 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+COMBINED := -n 2 --dist loadgroup tests/conformance tests/peers
 
-.PHONY: help serve check test bench format clean
+.PHONY: help serve check test combinations bench format clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,19 @@ check: $(VENV)/.dev ## formatting, lint, types, import rules
 
 test: $(VENV)/.dev ## every test; installs Debian's docker, podman and others when it may
 	$(BIN)/python -m tests.support.debian
+ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+else
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -m alone
+	$(MAKE) --no-print-directory combinations
+endif
+
+# The specification and real clients on every combination of index and storage; SQLite on a directory is above.
+combinations: $(VENV)/.dev
+	TEST_INDEX=postgres $(BIN)/python -m pytest -q $(COMBINED)
+	TEST_STORAGE=s3 $(BIN)/python -m pytest -q $(COMBINED)
+	TEST_INDEX=postgres TEST_STORAGE=s3 $(BIN)/python -m pytest -q $(COMBINED)
 
 bench: $(VENV)/.dev ## measure beside Debian's docker-registry
 	$(BIN)/python -m tests.support.debian

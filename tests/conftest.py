@@ -71,3 +71,12 @@ def repository(request: pytest.FixtureRequest) -> str:
     words = "".join(c if c.isascii() and c.isalnum() else "-" for c in request.node.name.lower())
     parts = [part for part in words.split("-") if part]
     return "test/" + "-".join(parts)[:120].rstrip("-") + f"/r{abs(hash(request.node.nodeid)) % 10**8}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side: those of a file stay together, and so do all that share a costly peer."""
+    for item in items:
+        parts = item.path.relative_to(Path(__file__).parent).parts
+        shared = "s3" if parts[-1] == "test_s3.py" else parts[0]
+        group = shared if shared in ("peers", "postgres", "s3") else "/".join(parts)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -14,6 +14,8 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 
+import aiofiles
+import aiofiles.os
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
@@ -260,7 +262,8 @@ async def take_htpasswd(settings: Settings, accounts: Accounts) -> None:
     """Let in those whom the htpasswd file lists now. Raises ConfigurationError."""
     path = Path(settings.accounts.htpasswd)
     try:
-        entries = read_htpasswd(await asyncio.to_thread(path.read_text, encoding="utf-8"))
+        async with aiofiles.open(path, encoding="utf-8") as file:
+            entries = read_htpasswd(await file.read())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"accounts.htpasswd: {path}: {error}") from None
     except ConfigurationError as error:
@@ -274,7 +277,7 @@ async def _follow_htpasswd(settings: Settings, accounts: Accounts) -> None:
     seen: object = None
     while True:
         try:
-            status = await asyncio.to_thread(path.stat)
+            status = await aiofiles.os.stat(path)
             now = (status.st_mtime_ns, status.st_ino, status.st_size)
             if seen is not None and now != seen:
                 await take_htpasswd(settings, accounts)
