@@ -1,0 +1,1 @@
+"""The HTTP API for accounts, asked over HTTP as a script would."""
