@@ -73,7 +73,8 @@ class AccountsGate:
             return self._admit_to_base(caller, is_bearer, request)
         if caller.may(action, repository):
             return caller
-        if action in _WRITES:
+        # Whoever has not said who they are is only on the way in, and could fill the log without end.
+        if action in _WRITES and not caller.is_anonymous:
             await self._record(caller.name, caller.address, f"repository.{action}", repository)
         if caller.is_anonymous:
             refusal: Unauthorized = Unauthorized("log in to do this", _detail(action, repository))
