@@ -11,7 +11,7 @@ import hashlib
 import re
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -88,17 +88,16 @@ def _function(library: ctypes.CDLL, name: str, arguments: list[Any]) -> Callable
     return function  # type: ignore[no-any-return]
 
 
-def _libraries() -> list[str | None]:
-    """Where libcrypto may be: what Python itself is linked with first, then the system's."""
-    found: list[str | None] = []
+def _libraries() -> Iterator[str | None]:
+    """Where libcrypto may be: what Python itself is linked with first, then the system's, whose search is slow."""
     try:
         import _hashlib
 
-        found.append(_hashlib.__file__)
+        yield _hashlib.__file__
     except (ImportError, AttributeError):
-        found.append(None)
-    found += [ctypes.util.find_library("crypto"), "libcrypto.so.3", "libcrypto.so.1.1"]
-    return found
+        yield None
+    yield from ("libcrypto.so.3", "libcrypto.so.1.1")
+    yield ctypes.util.find_library("crypto")
 
 
 @lru_cache(maxsize=1)

@@ -11,13 +11,16 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 import jwt
+import yaml
 
 from registry import config
 from registry.cli import main
@@ -83,11 +86,19 @@ class Done:
 class Registry:
     """A server with accounts, and what its operator can do with it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, password: str | None = None) -> None:
         self.server = server
-        self.password = first_password(server)
+        self.password = first_password(server) if password is None else password
         self.workers = Workers(server)
         self._clients: dict[Identity, httpx.Client] = {}
+        self._making = threading.Lock()
+
+    @classmethod
+    def at_rest(cls, directory: Path) -> Registry:
+        """A registry that does not run and never did: its settings, for the command line."""
+        made = cls(Server(directory, {"accounts": {"enabled": "always"}}), password="")
+        Path(made.config).write_text(yaml.safe_dump(made.server.settings))
+        return made
 
     @property
     def config(self) -> str:
@@ -103,11 +114,12 @@ class Registry:
 
     def client(self, identity: Identity = None) -> httpx.Client:
         """A client that asks as *identity* each time; it is closed with the registry."""
-        if identity not in self._clients:
-            self._clients[identity] = httpx.Client(
-                base_url=self.server.url, timeout=30, trust_env=False, headers=authorization(identity)
-            )
-        return self._clients[identity]
+        with self._making:
+            if identity not in self._clients:
+                self._clients[identity] = httpx.Client(
+                    base_url=self.server.url, timeout=30, trust_env=False, headers=authorization(identity)
+                )
+            return self._clients[identity]
 
     @property
     def admin(self) -> httpx.Client:
@@ -279,8 +291,13 @@ def part(value: Any) -> str:
 
 def first_password(server: Server) -> str:
     """The administrator's password that the first start printed."""
-    [password] = re.findall(r"^ *Password: (\S+)$", server.log(), re.MULTILINE)
-    return str(password)
+    deadline = time.monotonic() + 30
+    while True:  # the port is open a moment before the greeting is printed
+        found = re.findall(r"^ *Password: (\S+)$", server.log(), re.MULTILINE)
+        if found or time.monotonic() > deadline:
+            [password] = found
+            return str(password)
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -87,10 +87,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._framing_bytes = 0
         self._stop_head_timer()
+        if self.parser.should_upgrade() and self._has_body():
+            # llhttp leaves the body of a request that asks for another protocol to that protocol.
+            self._refuse(400)
+            return
         super().on_headers_complete()
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
+
+    def _has_body(self) -> bool:
+        fields = dict(self.headers)
+        return b"transfer-encoding" in fields or fields.get(b"content-length", b"0").strip() != b"0"
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
