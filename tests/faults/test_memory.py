@@ -24,7 +24,7 @@ CALIBRATION_SECONDS = 0.3
 SAMPLE_BYTES = 200 * MB
 WRITING_SECONDS = 60
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 Start = Callable[[int], Server]
