@@ -107,6 +107,28 @@ class PolicySettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     delete_enabled: bool = True
     sparse: Literal["none", "indexes", "all"] = "none"
+    immutable_tags: tuple[str, ...] = ()
+
+
+class GcSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """When what nobody uses any more is deleted."""
+
+    enabled: bool = True
+    interval_seconds: Seconds = 60.0
+    grace_seconds: Annotated[float, Meta(ge=0)] = 86_400.0
+    deletions_per_second: Annotated[float, Meta(ge=0)] = 50.0
+    untagged: Literal["keep", "delete"] = "keep"
+
+
+class RetentionRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which tags stay in some repositories."""
+
+    repositories: str
+    keep_last: NotNegative = 0
+    keep_younger_days: Annotated[float, Meta(ge=0)] = 0.0
+    keep_pulled_days: Annotated[float, Meta(ge=0)] = 0.0
+    keep_matching: tuple[str, ...] = ()
+    protect: tuple[str, ...] = ()
 
 
 class ExternalTokenSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,6 +206,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     index: IndexSettings = IndexSettings()
     limits: LimitSettings = LimitSettings()
     policy: PolicySettings = PolicySettings()
+    gc: GcSettings = GcSettings()
+    retention: tuple[RetentionRule, ...] = ()
     accounts: AccountSettings = AccountSettings()
     logging: LoggingSettings = LoggingSettings()
 
@@ -312,7 +336,7 @@ def _overrides(environment: Mapping[str, str]) -> dict[Place, Any]:
 
 def _value_of(name: str, text: str, kind: Any) -> Any:
     """A variable's value: lists of words are separated by commas or spaces; what has an inside is JSON or YAML."""
-    if get_origin(kind) is tuple and get_args(kind)[0] is not CiRule:
+    if get_origin(kind) is tuple and get_args(kind)[0] not in (CiRule, RetentionRule):
         return [part for part in text.replace(",", " ").split() if part]
     if get_origin(kind) not in (tuple, dict):
         return text

@@ -12,6 +12,18 @@ import signal
 _name, _, _count = os.environ.get("HYTHE_FAILPOINT", "").partition(":")
 _remaining = int(_count or 1) if _name else 0
 
+# What no request comes to, but a collection or a retention run.
+COLLECTION = (
+    "gc.unlinked",
+    "gc.removed",
+    "gc.deleting",
+    "gc.taken-away",
+    "gc.deleted",
+    "gc.freed",
+    "gc.settled",
+    "gc.untagged",
+)
+
 POINTS = (
     "upload.created",
     "upload.written",
@@ -29,6 +41,7 @@ POINTS = (
     "manifest.deleted",
     "blob.unlinked",
     "upload.cancelled",
+    *COLLECTION,
 )
 
 

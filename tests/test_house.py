@@ -15,6 +15,7 @@ TOWERS = [
     [
         "cli",
         "server.wiring",
+        "server.care",
         "server.federation",
         "server.storage",
         "server.web",
@@ -29,7 +30,7 @@ TOWERS = [
 ]
 # Modules that every room, or only the named ones, may use.
 EVERYWHERE = {"registry", "registry.failpoints"}
-SETTINGS_READERS = {"cli", "server.wiring", "server.federation", "server.storage"}
+SETTINGS_READERS = {"cli", "server.wiring", "server.care", "server.federation", "server.storage"}
 LOG_WRITERS = {"cli"}
 
 ROOM_OF_PACKAGE = {

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli import migrate, output, settings
+from registry.cli import care, migrate, output, settings
 from registry.oci.errors import ConfigurationError
 from registry.oci.reference import Repository
 from registry.server import wiring
@@ -61,6 +61,8 @@ async def _run(options: argparse.Namespace) -> int:
     wiring.prepare_index(chosen)
     index = wiring.make_index(chosen)
     try:
+        if options.family in care.FAMILIES:
+            return await care.run(chosen, index, _actor(), options)
         verb: Verb = options.run
         return await verb(wiring.make_accounts(chosen, index), options) or 0
     finally:
@@ -158,6 +160,7 @@ def _other_verbs(families: Families) -> None:
     audit = _verb(families, "audit", _audit, "print the audit log")
     audit.add_argument("--since", default="3650d", metavar="TIME", help="of the last 30d, 12h or 30m")
     families.add_parser("migrate", help=migrate.HELP, description=migrate.HELP)
+    care.add_verbs(families)
     key = _family(families, "key", "the keys that sign access tokens")
     _verb(key, "rotate", _key_rotate, "sign with a new key from now on; nobody is logged out")
     htpasswd = _family(families, "htpasswd", "htpasswd files (bcrypt)")

@@ -39,6 +39,16 @@ def moment(milliseconds: int | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(milliseconds / 1000))
 
 
+def size(size_bytes: int) -> str:
+    """A number of bytes for people: `1.4 GB`, of 1000 each."""
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:.1f} {unit}" if amount < 10 and unit != "B" else f"{amount:.0f} {unit}"
+
+
 def note(text: str) -> None:
     """Print what is for the person and not for the next program."""
     print(text, file=sys.stderr)

@@ -2,7 +2,8 @@
 
     blobs/<algorithm>/<first two digits>/<digits>     published, never changed
     uploads/<session>                                 bytes of an upload that is not finished
-    uploads/<random>.tmp                              bytes of one request that writes a whole blob
+    uploads/<random>.tmp                              bytes of one request that writes a whole blob, or of a
+                                                      blob that was taken away
 
 One machine, or several that share the directory, may use it at once: a published name is only ever
 replaced by the same bytes, and the lock of an upload's file keeps a second writer out.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -41,6 +43,7 @@ class FileStore:
     def __init__(self, directory: Path, threads: int = 16) -> None:
         self.directory = directory
         self._uploads = directory / "uploads"
+        self._taken: queue.SimpleQueue[tuple[Path, Path]] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
         with disk.full_disk_is_an_answer():
             for path in (self._uploads, *(directory / "blobs" / algorithm for algorithm in ALGORITHMS)):
@@ -164,6 +167,44 @@ class FileStore:
 
         await self._run(remove_and_flush)
 
+    @property
+    def is_near(self) -> bool:
+        return True
+
+    def has(self, digest: Digest) -> bool:
+        # Opened, not asked for: over a network file system, what is only asked for may be remembered.
+        try:
+            os.close(os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def take_away(self, digest: Digest) -> None:
+        # A rename costs the same for a gigabyte; the file is freed when no transaction waits for it.
+        path, doomed = self.path(digest), self._uploads / (secrets.token_hex(16) + _TEMPORARY)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, doomed)
+        self._taken.put((path.parent, doomed))
+
+    async def free(self) -> None:
+        await self._run(self._free)
+
+    def _free(self) -> None:
+        taken: list[tuple[Path, Path]] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self._taken.get_nowait())
+        try:
+            for directory in {directory for directory, _ in taken}:
+                if directory.is_dir():
+                    disk.flush_directory(directory)
+            for _, doomed in taken:
+                disk.remove(doomed)
+        except BaseException:
+            for each in taken:
+                self._taken.put(each)
+            raise
+
     async def digests(self) -> AsyncIterator[Digest]:
         for algorithm in ALGORITHMS:
             for fan in await self._run(_names, self.directory / "blobs" / algorithm):
@@ -224,6 +265,8 @@ class FileUpload:
         self._written_back_bytes = 0
         # The file is a blob by now, or may be: nothing is written to it or cut off any more.
         self._sealed = False
+        # It became one through this hold, so that the open file has the whole of it.
+        self._published = False
         self._in_use = threading.Lock()
         self.begun = False
         self.size_bytes = 0
@@ -296,6 +339,9 @@ class FileUpload:
         return self.size_bytes
 
     def _commit(self, expected: Digest) -> None:
+        if self._published:
+            self._publish_again(expected)
+            return
         if self._sealed:
             self._commit_again(expected)
             return
@@ -311,7 +357,18 @@ class FileUpload:
                 disk.publish(self._path, self._store.path(expected))
             except FileNotFoundError:
                 raise BlobUploadUnknown(self._path.name) from None
+            self._published = True
         failpoints.reach("blob.published")
+
+    def _publish_again(self, expected: Digest) -> None:
+        """This hold published the blob: if it was taken away since, a copy of the open file takes its place."""
+        if self._store.has(expected):
+            return
+        with self._store._temporary() as (fd, path), disk.full_disk_is_an_answer():
+            disk.copy(self._fd, fd)
+            _expect(expected, _hash_file(fd, expected.algorithm))
+            os.fsync(fd)
+            disk.publish(path, self._store.path(expected))
 
     def _commit_again(self, expected: Digest) -> None:
         """An earlier commit took the file away: see that it published these bytes, and finish what it began."""

@@ -7,6 +7,7 @@ where the bytes are: they went there while nobody knew their digest yet, and are
 from __future__ import annotations
 
 import contextlib
+import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,7 @@ class S3Store:
             disk.make_directory(path)
         self._shop = Workshop(self.bucket, spools, options.part_bytes, parts_max, self._senders)
         self._links: dict[Digest, Link] = {}
+        self._taken: queue.SimpleQueue[tuple[str, Digest]] = queue.SimpleQueue()
         self._swept = 0.0
 
     async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -194,6 +196,36 @@ class S3Store:
         self._links.pop(digest, None)
         for session in {session_of(extent.key) for extent in link.extents} if link else ():
             self._delete_data(session, digest)
+
+    @property
+    def is_near(self) -> bool:
+        return False
+
+    def has(self, digest: Digest) -> bool:
+        return self._find(digest) is not None
+
+    def take_away(self, digest: Digest) -> None:
+        # Without its link a blob cannot be found; the objects that it is made of have time until `free`.
+        try:
+            link = self._read_link(digest)
+        except ValueError:  # damaged: it leads to nothing
+            link = None
+            self.bucket.delete(link_key(digest))
+        if link is not None:
+            self.bucket.delete(link_key(digest))
+            for session in {session_of(extent.key) for extent in link.extents}:
+                self._taken.put((session, digest))
+        self.bucket.delete(blob_key(digest))
+        self._links.pop(digest, None)
+
+    async def free(self) -> None:
+        await threads.run(self._writers, self._free)
+
+    def _free(self) -> None:
+        """What is not freed here, because this fails or never comes, the sweep will find without a link."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._delete_data(*self._taken.get_nowait())
 
     def _delete_data(self, session: str, digest: Digest) -> None:
         """Delete bytes whose link is gone, unless another link names bytes of the same upload."""

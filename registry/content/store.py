@@ -57,8 +57,9 @@ class Upload(Protocol):
     async def commit(self, expected: Digest) -> int:
         """Publish the bytes under *expected* and return their number; before this nobody can read them.
 
-        Safe to repeat, also when an earlier commit was not recorded. Raises DigestInvalid if the bytes
-        hash to something else; the upload then stays.
+        Safe to repeat, also when an earlier commit was not recorded. When the blob was taken away since this
+        hold committed it, it is published again from what the hold still has. Raises DigestInvalid if the
+        bytes hash to something else; the upload then stays. Raises BlobUploadUnknown when the bytes are gone.
         """
         ...
 
@@ -115,6 +116,27 @@ class BlobStore(Protocol):
 
     async def delete(self, digest: Digest) -> None:
         """Remove a blob; safe to repeat."""
+        ...
+
+    @property
+    def is_near(self) -> bool:
+        """Whether `has` costs microseconds, so that it may be asked at each push."""
+        ...
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a blob is here at this moment. Blocks; for a thread that runs a transaction."""
+        ...
+
+    def take_away(self, digest: Digest) -> None:
+        """Take a blob out of the store: `has` is false from this moment on; safe to repeat.
+
+        Its space is free after `free`, and until then who has opened it before may find it. When the machine
+        dies before `free`, the blob may be back, whole. Blocks; for a thread that runs a transaction.
+        """
+        ...
+
+    async def free(self) -> None:
+        """Free the space of what this object took away, and make sure that it does not come back."""
         ...
 
     def digests(self) -> AsyncIterator[Digest]:

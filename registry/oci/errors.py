@@ -240,3 +240,4 @@ class ContentMissing(RegistryError):
         super().__init__(
             "the registry lost these bytes; push them again, and tell its operator", {"digest": digest}
         )
+        self.digest = digest

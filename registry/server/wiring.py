@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from registry.config import Settings
 from registry.content.store import BlobStore
 from registry.oci.errors import ConfigurationError, HytheError
-from registry.server import federation, storage
+from registry.server import care, federation, storage
 from registry.server.auth.passwords import read_htpasswd
 from registry.server.auth.rights import public_pull
 from registry.server.index import changes, credentials, leases, sessions
@@ -72,6 +72,7 @@ def prepare(settings: Settings) -> str | None:
     Proxies(settings.server.trusted_proxies)
     public_pull(settings.accounts.anonymous_pull)
     federation.check(settings)
+    care.check(settings)
     storage.prepare(settings)
     prepare_index(settings)
     return asyncio.run(_set_up(settings)) if settings.has_accounts() else None
@@ -133,6 +134,8 @@ def policy_of(settings: Settings) -> Policy:
         delete_enabled=policy.delete_enabled,
         sparse_layers=policy.sparse == "all",
         sparse_indexes=policy.sparse in ("all", "indexes"),
+        gc_grace_seconds=settings.gc.grace_seconds,
+        immutable_tags=care.immutable_tags(settings),
     )
 
 
@@ -170,7 +173,8 @@ def build(settings: Settings) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        background = [asyncio.create_task(work) for work in _background(settings, index, store, uploads, policy)]
+        works = [*_background(settings, index, store, uploads, policy), *care.background(settings, index, store)]
+        background = [asyncio.create_task(work) for work in (*works, repositories.pulls.keep_flushing())]
         yield
         for task in background:
             task.cancel()

@@ -163,9 +163,7 @@ def test_thousands_of_scopes_are_no_error_and_little_work(registry: Registry) ->
     assert len(granted(answer)) == 100
 
 
-def test_the_client_chooses_neither_audience_nor_subject(
-    registry: Registry, robot: tuple[str, str]
-) -> None:
+def test_the_client_chooses_neither_audience_nor_subject(registry: Registry, robot: tuple[str, str]) -> None:
     tricks = {"service": "elsewhere", "account": "admin", "aud": "x", "sub": "admin", "iss": "x", "client_id": "x"}
 
     answer = registry.client().get("/token", params=tricks, headers=authorization(robot))

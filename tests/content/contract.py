@@ -212,6 +212,49 @@ class BlobStoreContract:
         await store.put(digest, [data])
         assert await is_whole(store, digest, data)
 
+    @pytest.mark.parametrize("size_bytes", [16, 200_000])
+    async def test_a_blob_that_is_taken_away_is_gone_at_once_and_can_be_put_again(
+        self, store: BlobStore, elsewhere: BlobStore, size_bytes: int
+    ) -> None:
+        gone, stays = unique(size_bytes), unique(size_bytes)
+        digest = Digest.of(gone)
+        for data in (gone, stays):
+            await committed(store, new_session(), NOTHING, Digest.of(data), data)
+        for _ in range(2):
+            assert await asyncio.to_thread(elsewhere.has, digest)
+            assert await is_whole(store, digest, gone)
+            await asyncio.to_thread(elsewhere.take_away, digest)
+            await asyncio.to_thread(elsewhere.take_away, digest)
+            assert not await asyncio.to_thread(store.has, digest)
+            await elsewhere.free()
+            await elsewhere.free()
+            assert not await is_whole(store, digest, gone)
+            await store.put(digest, [gone])
+        await asyncio.to_thread(elsewhere.take_away, digest)
+        await store.put(digest, [gone])
+        await elsewhere.free()
+        assert await is_whole(store, digest, gone)
+        assert await is_whole(store, Digest.of(stays), stays)
+
+    @pytest.mark.parametrize("size_bytes", [16, 200_000])
+    async def test_a_hold_whose_blob_was_taken_away_publishes_it_again_or_says_that_it_cannot(
+        self, store: BlobStore, elsewhere: BlobStore, size_bytes: int
+    ) -> None:
+        data = unique(size_bytes)
+        digest = Digest.of(data)
+        async with store.upload(new_session()) as upload:
+            await upload.begin(NOTHING, "sha256")
+            await upload.append([data])
+            await upload.commit(digest)
+            await asyncio.to_thread(elsewhere.take_away, digest)
+            await elsewhere.free()
+            try:
+                assert await upload.commit(digest) == size_bytes
+            except BlobUploadUnknown:
+                assert not await is_whole(store, digest, data)
+            else:
+                assert await is_whole(elsewhere, digest, data)
+
     async def test_every_blob_is_listed_once_and_uploads_are_not(self, store: BlobStore) -> None:
         assert await listed(store.digests()) == set()
         expected = set()

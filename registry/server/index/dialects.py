@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +15,12 @@ POSTGRESQL = "postgresql"
 
 def insert(tx: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that takes ON CONFLICT clauses."""
-    return postgresql.insert(table) if tx.dialect.name == POSTGRESQL else sqlite.insert(table)
+    return upsert(tx.dialect.name)(table)
+
+
+def upsert(dialect: str) -> Callable[[sa.Table], postgresql.Insert | sqlite.Insert]:
+    """The way to make an INSERT that takes ON CONFLICT clauses, for statements that are made once."""
+    return postgresql.insert if dialect == POSTGRESQL else sqlite.insert
 
 
 def insert_or_leave(tx: sa.Connection, table: sa.Table, *returning: sa.Column[Any]) -> sa.Insert:
@@ -28,8 +34,7 @@ def insert_or_leave(tx: sa.Connection, table: sa.Table, *returning: sa.Column[An
 
 @functools.cache
 def _insert_or_leave(dialect: str, table: sa.Table, returning: tuple[sa.Column[Any], ...]) -> sa.Insert:
-    make = postgresql.insert if dialect == POSTGRESQL else sqlite.insert
-    statement: sa.Insert = make(table).on_conflict_do_nothing()
+    statement: sa.Insert = upsert(dialect)(table).on_conflict_do_nothing()
     if returning:
         return statement.returning(*returning)
     return statement.execution_options(preserve_rowcount=True)  # else SQLAlchemy forgets it for inserts

@@ -57,6 +57,16 @@ class Index(Protocol):
         """As `write`, but a power cut may take it back: for what a client would only repeat."""
         ...
 
+    async def destroy(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `note`, for what cannot be taken back: *function* may delete bytes that no row names.
+
+        It sees nothing but what is on stable storage, or was only noted. So what it found gone stays gone,
+        whatever becomes of this transaction or of others that are under way.
+        """
+        ...
+
     async def epoch(self) -> int:
         """A number that has moved when an answer from before this call may be wrong now.
 
@@ -94,6 +104,7 @@ class _Job:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     durable: bool
+    first: bool
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     result: Any = None
@@ -172,14 +183,24 @@ class EmbeddedIndex:
     ) -> T:
         return await self._queue(function, args, kwargs, durable=False)
 
+    async def destroy(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._queue(function, args, kwargs, durable=False, first=True)
+
     def _queue(
-        self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], durable: bool
+        self,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        durable: bool,
+        first: bool = False,
     ) -> asyncio.Future[T]:
         if self._closed:
             raise Unavailable("the registry is stopping")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(function, args, kwargs, durable, loop, future))
+        self._jobs.put(_Job(function, args, kwargs, durable, first, loop, future))
         return future
 
     async def epoch(self) -> int:
@@ -227,7 +248,8 @@ class EmbeddedIndex:
         try:
             self._flush_at_commit(tx, any(job.durable for job in batch))
             tx.exec_driver_sql("BEGIN IMMEDIATE")
-            for job in batch:
+            # A job that destroys must not see what the others of its batch did: the commit may fail yet.
+            for job in sorted(batch, key=lambda job: not job.first):
                 _run_job(tx, job)
             failpoints.reach("index.before-commit")
             tx.exec_driver_sql("COMMIT")

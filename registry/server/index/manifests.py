@@ -12,7 +12,7 @@ from sqlalchemy import bindparam
 from registry.oci.digest import Digest
 from registry.oci.manifest import Manifest
 from registry.oci.reference import Repository, Tag
-from registry.server.index import blobs, changes, dialects, names, tags
+from registry.server.index import blobs, candidates, changes, dialects, names, tags
 from registry.server.index.schema import manifest, reference, repository, tag
 
 
@@ -41,7 +41,7 @@ _ROW = sa.select(manifest.c.id, manifest.c.media_type).where(
     manifest.c.repository_id == bindparam("repository_id"), manifest.c.digest == bindparam("digest")
 )
 # A push keeps the manifest from being removed until its tags point to it; a removal waits for such pushes, and
-# then sees their tags. Locks are taken in one order everywhere: repository, manifest, tags by name.
+# then sees their tags. (The order of locks: blobs.py.)
 _KEEP = _ROW.with_for_update(read=True, key_share=True)
 _HOLD = _ROW.with_for_update()
 _TAGS_TO = (
@@ -51,10 +51,15 @@ _TAGS_TO = (
     .with_for_update()
 )
 _UNTAG = tag.delete().where(tag.c.repository_id == bindparam("repository_id"), tag.c.name.in_(_TAGS_TO))
-_PRESENT = sa.select(manifest.c.digest).where(
-    manifest.c.repository_id == bindparam("repository_id"),
-    manifest.c.digest.in_(bindparam("digests", expanding=True)),
+_PRESENT = (
+    sa.select(manifest.c.digest)
+    .where(
+        manifest.c.repository_id == bindparam("repository_id"),
+        manifest.c.digest.in_(bindparam("digests", expanding=True)),
+    )
+    .order_by(manifest.c.digest)
 )
+_PRESENT_KEPT = _PRESENT.with_for_update(read=True, key_share=True)
 _REFERRERS = (
     sa.select(manifest.c.digest, manifest.c.referrer)
     .join(repository, repository.c.id == manifest.c.repository_id)
@@ -79,25 +84,36 @@ def get(tx: sa.Connection, name: Repository, wanted: Tag | Digest) -> Stored | N
 
 
 def absent_references(
-    tx: sa.Connection, name: Repository, document: Manifest, need_blobs: bool, need_children: bool
+    tx: sa.Connection,
+    name: Repository,
+    document: Manifest,
+    need_blobs: bool,
+    need_children: bool,
+    keep: bool = False,
 ) -> list[Digest]:
-    """What *document* names and the repository does not have, in the order in which it is named."""
+    """What *document* names and the repository does not have, in the order in which it is named.
+
+    With *keep*, what it has stays until this transaction ends, also what is not needed.
+    """
     repository_id = names.find(tx, name)
-    wanted = [descriptor.digest for descriptor in document.blobs()] if need_blobs else []
-    missing = wanted if repository_id is None else blobs.absent(tx, repository_id, wanted)
-    children = [descriptor.digest for descriptor in document.children()] if need_children else []
+    wanted = [descriptor.digest for descriptor in document.blobs()] if need_blobs or keep else []
+    missing = wanted if repository_id is None else blobs.absent(tx, repository_id, wanted, keep)
+    children = [descriptor.digest for descriptor in document.children()] if need_children or keep else []
     if repository_id is not None and children:
-        children = _absent_children(tx, repository_id, children)
-    return missing + children
+        children = _absent_children(tx, repository_id, children, keep)
+    return [*(missing if need_blobs else []), *(children if need_children else [])]
 
 
-def _absent_children(tx: sa.Connection, repository_id: int, children: Sequence[Digest]) -> list[Digest]:
+def _absent_children(
+    tx: sa.Connection, repository_id: int, children: Sequence[Digest], keep: bool
+) -> list[Digest]:
     """Children that are neither manifests nor blobs: a build cache lists its layers in an index."""
+    statement = _PRESENT_KEPT if keep else _PRESENT
     present: set[str] = set()
-    for chunk in blobs.chunks(set(children)):
-        present.update(tx.execute(_PRESENT, {"repository_id": repository_id, "digests": chunk}).scalars())
+    for chunk in blobs.chunks(sorted(set(children))):
+        present.update(tx.execute(statement, {"repository_id": repository_id, "digests": chunk}).scalars())
     missing = [digest for digest in children if digest not in present]
-    return blobs.absent(tx, repository_id, missing) if missing else []
+    return blobs.absent(tx, repository_id, missing, keep) if missing else []
 
 
 def put(
@@ -108,12 +124,15 @@ def put(
     Returns those of the tags that pointed to another manifest before.
     """
     repository_id = names.find_or_add(tx, name)
+    blobs.keep_bytes(tx, stored.digest, len(stored.payload))
     key = {"repository_id": repository_id, "digest": stored.digest}
     while (present := tx.execute(_KEEP, key).first()) is None:
         if _insert(tx, repository_id, stored, document):
             break
     if present is not None and present.media_type != stored.media_type:
         _retype(tx, present.id, stored, document)
+    if present is not None and not with_tags:  # a new one is a candidate anyway
+        candidates.add(tx, repository_id, [stored.digest], "pushed")
     return [item for item in sorted(with_tags) if tags.move(tx, repository_id, item, stored.digest)]
 
 
@@ -143,7 +162,8 @@ def _insert(tx: sa.Connection, repository_id: int, stored: Stored, document: Man
     named = {descriptor.digest for descriptor in (*document.blobs(), *document.children())}
     named.update(layer.digest for layer in document.layers)
     if named:
-        tx.execute(reference.insert(), [{"manifest_id": manifest_id, "digest": item} for item in sorted(named)])
+        row = {"manifest_id": manifest_id, "repository_id": repository_id}
+        tx.execute(reference.insert(), [{**row, "digest": item} for item in sorted(named)])
     return True
 
 
@@ -155,6 +175,17 @@ def _retype(tx: sa.Connection, manifest_id: int, stored: Stored, document: Manif
         .values(media_type=stored.media_type, referrer=_referrer(stored, document))
     )
     changes.mark(tx)
+
+
+def hold(tx: sa.Connection, name: Repository, digest: str) -> list[Tag] | None:
+    """Keep everybody else from building upon a manifest until this transaction ends; returns the tags that it has.
+
+    None when the repository has no such manifest.
+    """
+    key = {"repository_id": names.find(tx, name), "digest": digest}
+    if tx.execute(_HOLD, key).first() is None:
+        return None
+    return [Tag(found) for found in tx.execute(_TAGS_TO, key).scalars()]
 
 
 def remove(tx: sa.Connection, name: Repository, digest: Digest) -> bool:

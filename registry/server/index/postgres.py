@@ -165,6 +165,12 @@ class PostgresIndex:
     ) -> T:
         return await self._run(_BEGIN_NOTE, function, args, kwargs)
 
+    async def destroy(
+        self, function: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        # What others wrote is seen once its commit is on stable storage, and not before.
+        return await self._run(_BEGIN_NOTE, function, args, kwargs)
+
     def _run(
         self, begin: bytes | None, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> asyncio.Future[T]:

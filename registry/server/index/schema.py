@@ -30,7 +30,8 @@ repository = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
 )
 
-# The bytes that the content store has, whichever repositories may read them.
+# The bytes that the content store has, manifests among them, whichever repositories may read them. The row is the
+# digest's lock: who links or stores keeps it, who deletes the bytes holds it alone.
 blob = sa.Table(
     "blob",
     metadata,
@@ -40,7 +41,8 @@ blob = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# Which repository may read which blob: a digest alone is no right to bytes.
+# Which repository may read which blob: a digest alone is no right to bytes. `linked_ms` is when a client was told
+# last that it is there and may build upon it.
 blob_link = sa.Table(
     "blob_link",
     metadata,
@@ -75,7 +77,8 @@ reference = sa.Table(
     metadata,
     sa.Column("manifest_id", sa.Integer, primary_key=True),
     sa.Column("digest", text(), primary_key=True),
-    sa.Index(None, "digest"),
+    sa.Column("repository_id", sa.Integer, nullable=False),
+    sa.Index(None, "repository_id", "digest"),
     sqlite_with_rowid=False,
 )
 
@@ -256,5 +259,50 @@ identity = sa.Table(
     sa.Column("is_admin", sa.Boolean, nullable=False),
     sa.Column("is_shut_out", sa.Boolean, nullable=False),
     sa.Column("seen_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What may be garbage since a moment: triggers of the database (migration 0005) add a row whenever something that
+# kept it goes, and when it comes and nothing keeps it yet. Repository 0 stands for the bytes themselves.
+candidate = sa.Table(
+    "candidate",
+    metadata,
+    sa.Column("repository_id", sa.Integer, primary_key=True),
+    sa.Column("digest", text(), primary_key=True),
+    sa.Column("since_ms", sa.BigInteger, nullable=False),
+    sa.Column("reason", text(), nullable=False),
+    sa.Index(None, "since_ms", "repository_id", "digest"),
+    sqlite_with_rowid=False,
+)
+
+# How often bytes were deleted, by the first byte of their digest: whether a look at a distant store can be spared.
+sweep = sa.Table(
+    "sweep",
+    metadata,
+    sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+
+# How the work in the background stands, for whoever asks on whichever machine. `detail` is JSON.
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("name", text(), primary_key=True),
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column("holder", text(), nullable=False),
+    sa.Column("started_ms", sa.BigInteger),
+    sa.Column("updated_ms", sa.BigInteger),
+    sa.Column("finished_ms", sa.BigInteger),
+    sa.Column("detail", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# When somebody last asked for a tag or a digest, to within an hour.
+pulled = sa.Table(
+    "pulled",
+    metadata,
+    sa.Column("repository_id", sa.Integer, primary_key=True),
+    sa.Column("name", text(), primary_key=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -18,7 +18,15 @@ _PAGE = (
 )
 _ROW = (tag.c.repository_id == bindparam("row_repository_id"), tag.c.name == bindparam("row_name"))
 _HOLD = sa.select(tag.c.digest).where(*_ROW).with_for_update()
+_HOLD_ALL = sa.select(tag.c.digest, tag.c.moved_ms).where(*_ROW).with_for_update()
 _MOVE = tag.update().where(*_ROW).values(digest=bindparam("digest"), moved_ms=bindparam("moved_ms"))
+
+
+def some_to(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.Exists:
+    """The condition that a tag of a repository points to a manifest."""
+    found = sa.select(tag.c.name).where(tag.c.repository_id == repository_id, tag.c.digest == digest)
+    # Left alone, SQLite looks through all tags of the repository for the first that fits.
+    return sa.exists(found.with_hint(tag, "INDEXED BY ix_tag_repository_id_digest", "sqlite"))
 
 
 def move(tx: sa.Connection, repository_id: int, name: Tag, digest: Digest) -> bool:
@@ -35,6 +43,16 @@ def move(tx: sa.Connection, repository_id: int, name: Tag, digest: Digest) -> bo
         return False
     changes.mark(tx)
     return True
+
+
+def hold(tx: sa.Connection, name: Repository, held: Tag) -> tuple[Digest, int] | None:
+    """Keep everybody else from moving a tag until this transaction ends: where it points, since when (ms).
+
+    None when there is no such tag.
+    """
+    row = {"row_repository_id": names.find(tx, name), "row_name": held}
+    found = tx.execute(_HOLD_ALL, row).first()
+    return None if found is None else (Digest(found.digest), found.moved_ms)
 
 
 def remove(tx: sa.Connection, name: Repository, gone: Tag) -> bool:

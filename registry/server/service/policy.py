@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from registry.oci.errors import Unsupported
+from registry.server.service.immutable import TagPattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Policy:
     delete_enabled: bool = True
     sparse_layers: bool = False
     sparse_indexes: bool = False
+    gc_grace_seconds: float = 86_400.0
+    immutable_tags: tuple[TagPattern, ...] = ()
 
     def require_deletion(self) -> None:
         """Raise Unsupported when this registry keeps everything."""

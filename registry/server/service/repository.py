@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from registry import failpoints
@@ -15,6 +16,7 @@ from registry.oci import media
 from registry.oci.digest import Digest
 from registry.oci.errors import (
     BlobUnknown,
+    ContentMissing,
     Denied,
     DigestInvalid,
     ManifestBlobUnknown,
@@ -30,8 +32,11 @@ from registry.server.auth.caller import Caller, require
 from registry.server.index import audit, blobs, manifests, names, tags
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.manifests import Stored
+from registry.server.service import immutable, publishing
 from registry.server.service.hot import Hot
+from registry.server.service.links import Links
 from registry.server.service.policy import Policy
+from registry.server.service.pulls import Pulls
 
 T = TypeVar("T", Digest, Tag)
 
@@ -72,7 +77,8 @@ class Repositories:
         self._hot: Hot[Stored] = Hot(_HOT_MANIFESTS_BYTES, index.epoch)
         # Bytes under a digest never change, so these are right for ever; who may read them is asked each time.
         self._small: Hot[bytes] = Hot(_HOT_BLOBS_BYTES)
-        self._links: Hot[int] = Hot(8 << 20, index.epoch)
+        self._links = Links(index, policy.gc_grace_seconds)
+        self.pulls = Pulls(index)
 
     # --- manifests
 
@@ -131,10 +137,14 @@ class Repositories:
         # Asked before the bytes are stored, so that a refused push leaves nothing, and again in the
         # transaction that makes it visible.
         await self._index.read(self._require_references, repository, document)
-        await self._store.put(digest, [payload])
-        failpoints.reach("manifest.stored")
+
+        async def put() -> None:
+            await self._store.put(digest, [payload])
+            failpoints.reach("manifest.stored")
+
+        record = partial(self._record, caller=caller, stored=stored, document=document, moving=moving)
         try:
-            await self._index.write(self._record, caller, repository, stored, document, moving)
+            await publishing.publish(self._index, self._store, digest, put, record, repository)
         except Denied:
             who = (caller.name, caller.address)
             await self._index.note(audit.write, *who, "repository.overwrite", f"{repository}@{digest}", "denied")
@@ -148,13 +158,16 @@ class Repositories:
             return documents.parse(payload, content_type, limit)
         return await asyncio.to_thread(documents.parse, payload, content_type, limit)
 
-    def _require_references(self, tx: Transaction, repository: Repository, document: Manifest) -> None:
+    def _require_references(
+        self, tx: Transaction, repository: Repository, document: Manifest, keep: bool = False
+    ) -> None:
         missing = manifests.absent_references(
             tx,
             repository,
             document,
             need_blobs=not self._policy.sparse_layers,
             need_children=not self._policy.sparse_indexes,
+            keep=keep,
         )
         if missing:
             raise ManifestBlobUnknown(missing)
@@ -162,33 +175,46 @@ class Repositories:
     def _record(
         self,
         tx: Transaction,
-        caller: Caller,
         repository: Repository,
+        caller: Caller,
         stored: Stored,
         document: Manifest,
         moving: Sequence[Tag],
     ) -> None:
-        self._require_references(tx, repository, document)
+        self._require_references(tx, repository, document, keep=True)
         # Asked of what was moved, not of what was there: between a look and the move another push may come.
         moved = manifests.put(tx, repository, stored, document, moving)
         if moved:
             require(caller, "overwrite", repository)
+            immutable.require_mutable(self._policy.immutable_tags, repository, moved, "moved")
         target = f"{repository}@{stored.digest}"
         who = (caller.name, caller.address)
         audit.write(tx, *who, "manifest.push", target, tags=list(moving), overwritten=moved)
 
     async def delete_manifest(self, caller: Caller, repository: Repository, digest: Digest) -> None:
-        """Delete a manifest and the tags that point to it. Raises ManifestUnknown, Unsupported."""
+        """Delete a manifest and the tags that point to it. Raises ManifestUnknown, Unsupported, Denied."""
         self._policy.require_deletion()
-        if not await self._index.write(_delete, caller, "manifest", manifests.remove, repository, digest):
+
+        def remove(tx: Transaction, repository: Repository, digest: Digest) -> bool:
+            tagged = manifests.hold(tx, repository, digest) or ()
+            immutable.require_mutable(self._policy.immutable_tags, repository, tagged, "deleted")
+            return manifests.remove(tx, repository, digest)
+
+        if not await self._delete(caller, "manifest", remove, repository, digest):
             await self._require_known(repository)
             raise ManifestUnknown(digest)
         failpoints.reach("manifest.deleted")
 
     async def delete_tag(self, caller: Caller, repository: Repository, tag: Tag) -> None:
-        """Delete a tag and leave its manifest. Raises ManifestUnknown, Unsupported."""
+        """Delete a tag and leave its manifest. Raises ManifestUnknown, Unsupported, Denied."""
         self._policy.require_deletion()
-        if not await self._index.write(_delete, caller, "tag", tags.remove, repository, tag):
+
+        def remove(tx: Transaction, repository: Repository, tag: Tag) -> bool:
+            found = tags.remove(tx, repository, tag)
+            immutable.require_mutable(self._policy.immutable_tags, repository, [tag] if found else (), "deleted")
+            return found
+
+        if not await self._delete(caller, "tag", remove, repository, tag):
             await self._require_known(repository)
             raise ManifestUnknown(tag)
         failpoints.reach("tag.deleted")
@@ -201,15 +227,7 @@ class Repositories:
 
     async def blob_size(self, repository: Repository, digest: Digest) -> int:
         """The length in bytes of a blob that the repository has. Raises BlobUnknown."""
-        key = (repository, digest)
-        size_bytes = await self._links.get(key)
-        if size_bytes is None:
-            moment = self._links.moment
-            size_bytes = await self._index.read(blobs.size, repository, digest)
-            if size_bytes is None:
-                raise BlobUnknown(digest)
-            self._links.put(key, size_bytes, 300, moment)
-        return size_bytes
+        return await self._links.size(repository, digest)
 
     async def blob(self, repository: Repository, digest: Digest) -> bytes | Blob:
         """A blob that the repository has: its bytes when they are few, else open for reading.
@@ -217,13 +235,17 @@ class Repositories:
         Raises BlobUnknown, and ContentMissing when the store lost what the index has.
         """
         size_bytes = await self.blob_size(repository, digest)
-        if size_bytes > _HOT_BLOB_MAX_BYTES:
-            return await self._store.open(digest)
-        data = await self._small.get(digest)
-        if data is None:
-            data = await self._store.read(digest)
-            self._small.put(digest, data, len(data) + 200, self._small.moment)
-        return data
+        try:
+            if size_bytes > _HOT_BLOB_MAX_BYTES:
+                return await self._store.open(digest)
+            data = await self._small.get(digest)
+            if data is None:
+                data = await self._store.read(digest)
+                self._small.put(digest, data, len(data) + 200, self._small.moment)
+            return data
+        except ContentMissing:
+            await self._links.size(repository, digest)  # it may have been deleted this very moment
+            raise
 
     async def blob_address(self, digest: Digest) -> str | None:
         """An address of the store's own, for a while, of a blob that a repository has; None to read it here."""
@@ -232,9 +254,25 @@ class Repositories:
     async def delete_blob(self, caller: Caller, repository: Repository, digest: Digest) -> None:
         """Take a blob from a repository. Raises BlobUnknown, Unsupported."""
         self._policy.require_deletion()
-        if not await self._index.write(_delete, caller, "blob", blobs.unlink, repository, digest):
+        if not await self._delete(caller, "blob", blobs.unlink, repository, digest):
             raise BlobUnknown(digest)
         failpoints.reach("blob.unlinked")
+
+    async def _delete(
+        self,
+        caller: Caller,
+        kind: str,
+        remove: Callable[[Transaction, Repository, T], bool],
+        repository: Repository,
+        gone: T,
+    ) -> bool:
+        """Delete something; False when it was not there. That it was denied is in the audit log too."""
+        try:
+            return await self._index.write(_delete, caller, kind, remove, repository, gone)
+        except Denied:
+            action, target = f"{kind}.delete", _target(kind, repository, gone)
+            await self._index.note(audit.write, caller.name, caller.address, action, target, "denied")
+            raise
 
     # --- lists
 
@@ -308,9 +346,12 @@ def _delete(
     """Remove something with its line in the audit log; False when it was not there."""
     if not remove(tx, repository, gone):
         return False
-    separator = ":" if kind == "tag" else "@"
-    audit.write(tx, caller.name, caller.address, f"{kind}.delete", f"{repository}{separator}{gone}")
+    audit.write(tx, caller.name, caller.address, f"{kind}.delete", _target(kind, repository, gone))
     return True
+
+
+def _target(kind: str, repository: Repository, gone: str) -> str:
+    return f"{repository}{':' if kind == 'tag' else '@'}{gone}"
 
 
 def _digest(wanted: Tag | Digest, payload: bytes) -> Digest:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from registry import failpoints
 from registry.content.store import BlobStore, Progress, Upload
 from registry.oci.digest import DEFAULT_ALGORITHM, Digest
 from registry.oci.errors import (
     BlobTooLarge,
+    BlobUnknown,
     BlobUploadUnknown,
     ChunkOutOfOrder,
     HytheError,
@@ -29,6 +31,8 @@ from registry.server.index import blobs, uploads
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
 from registry.server.index.uploads import Session
+from registry.server.service import publishing
+from registry.server.service.links import Links
 from registry.server.service.policy import Policy
 
 # Up to this many bytes of an upload live in its index row: a small blob then costs no file of its own before
@@ -56,6 +60,7 @@ class Uploads:
         self._index = index
         self._store = store
         self._policy = policy
+        self._links = Links(index, policy.gc_grace_seconds)
         self._piece_bytes = piece_bytes
 
     async def begin(self, caller: Caller, repository: Repository, algorithm: str = DEFAULT_ALGORITHM) -> Session:
@@ -184,23 +189,32 @@ class Uploads:
         return await self._finish_in_store(session, digest, chunk, body)
 
     async def _finished_before(self, session: Session, digest: Digest) -> int:
-        size_bytes = await self._index.read(blobs.size, session.repository, digest)
-        if session.finished != digest or size_bytes is None:
+        if session.finished != digest:
             raise BlobUploadUnknown(session.id)
-        return size_bytes
+        try:
+            return await self._links.size(session.repository, digest)
+        except BlobUnknown:
+            raise BlobUploadUnknown(session.id) from None
 
     async def _finish_in_store(self, session: Session, digest: Digest, chunk: Chunk, body: Body) -> int:
         async with self._store.upload(session.id) as upload:
             await self._resume(upload, session, digest.algorithm)
+
+            async def commit() -> None:
+                try:
+                    await upload.commit(digest)
+                except BaseException:
+                    await asyncio.shield(upload.revert())
+                    raise
+
             try:
                 await self._fill(upload, session.tail, body)
                 _expect_length(chunk, upload.size_bytes - session.size_bytes)
-                size_bytes = await upload.commit(digest)
             except BaseException:
                 await asyncio.shield(upload.revert())
                 raise
-            await self._link(session.repository, digest, size_bytes, session.id)
-            return size_bytes
+            await self._publish(session.repository, digest, upload.size_bytes, session.id, commit)
+            return upload.size_bytes
 
     async def push_whole(self, repository: Repository, digest: Digest, length: int | None, body: Body) -> int:
         """Store a blob that comes in one request, and return its length in bytes."""
@@ -215,28 +229,34 @@ class Uploads:
                 await upload.begin(Progress(), digest.algorithm)
                 await self._fill(upload, b"", _again(pieces, body))
                 _expect_length(Chunk(length=length), upload.size_bytes)
-                size_bytes = await upload.commit(digest)
+                commit = partial(upload.commit, digest)
+                await self._publish(repository, digest, upload.size_bytes, None, commit)
+                return upload.size_bytes
         except BaseException:
             await asyncio.shield(self._store.discard(name, Progress()))
             raise
-        await self._link(repository, digest, size_bytes, None)
-        return size_bytes
 
     async def _store_whole(
         self, repository: Repository, digest: Digest, pieces: list[bytes], session: str | None
     ) -> int:
         size_bytes = sum(map(len, pieces))
-        await self._store.put(digest, pieces)
-        await self._link(repository, digest, size_bytes, session)
+        await self._publish(repository, digest, size_bytes, session, partial(self._store.put, digest, pieces))
         return size_bytes
 
-    async def _link(self, repository: Repository, digest: Digest, size_bytes: int, session: str | None) -> None:
+    async def _publish(
+        self,
+        repository: Repository,
+        digest: Digest,
+        size_bytes: int,
+        session: str | None,
+        put: Callable[[], Awaitable[object]],
+    ) -> None:
         def link_and_finish(tx: Transaction) -> None:
             blobs.link(tx, repository, digest, size_bytes)
             if session is not None:
                 uploads.finish(tx, session, digest)
 
-        await self._index.write(link_and_finish)
+        await publishing.publish(self._index, self._store, digest, put, link_and_finish)
         failpoints.reach("blob.linked")
 
     async def cancel(self, caller: Caller, repository: Repository, name: str) -> None:
@@ -282,6 +302,9 @@ class Uploads:
 
 
 def _link_from(tx: Transaction, source: Repository, target: Repository, digest: Digest) -> bool:
+    # The link keeps the bytes, and is kept itself until the new one is there.
+    if not blobs.keep_link(tx, source, digest):
+        return False
     size_bytes = blobs.size(tx, source, digest)
     if size_bytes is None:
         return False

@@ -32,6 +32,7 @@ async def get_manifest(context: Context, request: Request, route: Route) -> Repl
     if media.is_index(stored.media_type) and isinstance(wanted, Tag) and knows_no_index(request):
         stored = await context.repositories.image_for_old_client(route.repository, stored)
     request.notes["digest"] = stored.digest
+    context.repositories.pulls.record(route.repository, wanted, stored.digest)
     return _reply(request, stored, by_digest=isinstance(wanted, Digest))
 
 

@@ -1,0 +1,113 @@
+"""From settings to those who look after the data, and when they do: collection and retention."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import asdict
+
+from registry.config import Settings
+from registry.content.store import BlobStore
+from registry.oci.errors import Unavailable
+from registry.server.index import jobs
+from registry.server.index.engine import Index
+from registry.server.index.names import now_ms
+from registry.server.service import collect, lease, retain
+from registry.server.service.collect import Choices, Collector
+from registry.server.service.collect_plan import Rules
+from registry.server.service.immutable import TagPattern
+from registry.server.service.retain import Retention
+from registry.server.service.retention_plan import Rule
+
+log = logging.getLogger("hythe.care")
+
+_RETENTION_SECONDS = 3600.0
+
+
+def immutable_tags(settings: Settings) -> tuple[TagPattern, ...]:
+    """`policy.immutable_tags`. Raises ConfigurationError."""
+    return tuple(map(TagPattern.parse, settings.policy.immutable_tags))
+
+
+def make_collector(settings: Settings, index: Index, store: BlobStore) -> Collector:
+    """The collector of the settings."""
+    return Collector(index, store, _choices(settings))
+
+
+def _choices(settings: Settings) -> Choices:
+    chosen = settings.gc
+    return Choices(chosen.grace_seconds, chosen.deletions_per_second, chosen.untagged == "delete")
+
+
+def make_retention(settings: Settings, index: Index) -> Retention:
+    """The retention rules of the settings. Raises ConfigurationError."""
+    rules = [
+        Rule(
+            each.repositories,
+            each.keep_last,
+            each.keep_younger_days,
+            each.keep_pulled_days,
+            each.keep_matching,
+            each.protect,
+        ).check()
+        for each in settings.retention
+    ]
+    return Retention(index, rules, immutable_tags(settings), settings.gc.deletions_per_second)
+
+
+async def limits(settings: Settings, index: Index) -> Rules:
+    """The rules of collection as of now."""
+    return await collect.rules(index, _choices(settings))
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigurationError for rules that cannot be used."""
+    immutable_tags(settings)
+    make_retention(settings, index=None)  # type: ignore[arg-type]
+
+
+def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[Coroutine[None, None, None]]:
+    """What each worker does now and then, one of all workers at a time."""
+    if settings.gc.enabled:
+        collector = make_collector(settings, index, store)
+
+        async def collect_what_is_due() -> None:
+            if await collector.is_due():
+                await run(index, collect.JOB, collector.collect)
+
+        yield _again_and_again(settings.gc.interval_seconds, collect_what_is_due)
+    retention = make_retention(settings, index)
+    if retention.rules:
+
+        async def retain_hourly() -> None:
+            last = await index.read(jobs.get, retain.JOB)
+            if now_ms() - (last.updated_ms or 0) > _RETENTION_SECONDS * 500:  # another worker may have done it
+                await run(index, retain.JOB, retention.apply)
+
+        yield _again_and_again(_RETENTION_SECONDS, retain_hourly)
+
+
+async def run(index: Index, job: str, work: Callable[[lease.Lease], Awaitable[object]]) -> None:
+    """Do leased work, unless somebody else does it at this moment or it is paused."""
+    if (await index.read(jobs.get, job)).paused:
+        return
+    async with lease.take(index, job) as taken:
+        if taken is not None:
+            try:
+                tally = await work(taken)
+            except jobs.Paused:
+                return
+            log.info(f"{job}.done", extra={"fields": asdict(tally)})  # type: ignore[call-overload]
+
+
+async def _again_and_again(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds * random.uniform(0.5, 1.5))  # noqa: S311 - spreads workers
+        try:
+            await work()
+        except Unavailable as error:
+            log.warning("care.unavailable", extra={"fields": {"error": str(error)}})
+        except Exception:
+            log.exception("care.failed")

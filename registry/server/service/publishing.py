@@ -1,0 +1,65 @@
+"""Bytes first, then the row that names them, with no collection in between.
+
+A collection that runs beside a push may delete the bytes after they were published and before a row names them,
+as nothing names them yet. So the transaction that writes the row takes the digest's lock, and sees that the bytes
+are there; if not, they are published again from what the push still holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from registry.content.store import BlobStore
+from registry.oci.digest import Digest
+from registry.oci.errors import ContentMissing, RegistryError, Unavailable
+from registry.server.index import candidates, sweeps
+from registry.server.index.engine import Index, Transaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_TRIES = 5  # each is lost only to a deletion that hits the same digest within milliseconds
+
+
+async def publish(
+    index: Index,
+    store: BlobStore,
+    digest: Digest,
+    put: Callable[[], Awaitable[object]],
+    record: Callable[Concatenate[Transaction, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Publish bytes by *put*, which may be repeated, and run *record*, which names them and takes their lock."""
+    for _ in range(_TRIES):
+        # A directory is asked each time. A distant store is asked only when something was deleted meanwhile.
+        swept = None if store.is_near else await index.read(sweeps.count, digest)
+        await put()
+        try:
+            return await index.write(_record, store, digest, swept, record, args, kwargs)
+        except ContentMissing as missing:
+            if missing.digest != digest:
+                raise
+        except RegistryError:  # refused: nothing names the bytes, and nothing else would find them soon
+            with contextlib.suppress(RegistryError):
+                await index.note(candidates.add, candidates.BYTES, [digest], "refused")
+            raise
+    raise Unavailable("the registry is deleting these very bytes; try again soon")
+
+
+def _record(
+    tx: Transaction,
+    store: BlobStore,
+    digest: Digest,
+    swept: int | None,
+    record: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> T:
+    result = record(tx, *args, **kwargs)
+    # Under the lock, which *record* has taken: what is there now stays.
+    if (swept is None or sweeps.count(tx, digest) != swept) and not store.has(digest):
+        raise ContentMissing(digest)
+    return result
