@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytest.register_assert_rewrite("tests.support.ledger", "tests.support.oci", "tests.support.wire")
+
 from tests.support import postgres as postgres_support
 from tests.support import s3
 from tests.support.postgres import Postgres

@@ -657,6 +657,7 @@ def test_an_import_gives_no_password_to_a_robot_and_opens_nobody_who_is_locked_o
         (None, "No such file"),
         (b"a b:" + bcrypt.hashpw(b"x", bcrypt.gensalt(4)) + b"\n", "'a b' cannot name an account"),
     ],
+    ids=["no hash", "no text", "no file", "no name"],
 )
 def test_a_file_that_cannot_be_served_is_said_at_the_start(
     tmp_path: Path, content: bytes | None, sentence: str

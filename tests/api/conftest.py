@@ -13,8 +13,8 @@ import pytest
 
 pytest.register_assert_rewrite("tests.api.described")
 
-from tests.api.described import Client, Description  # noqa: E402
-from tests.support.server import Server  # noqa: E402
+from tests.api.described import Client, Description
+from tests.support.server import Server
 
 PASSWORD = "a good password"
 _numbers = itertools.count(1)

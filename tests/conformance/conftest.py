@@ -9,9 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-pytest.register_assert_rewrite("tests.support.oci")
-
-from tests.support.server import Server  # noqa: E402
+from tests.support.server import Server
 
 PAGE_SIZE = 3
 

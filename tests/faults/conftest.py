@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.ledger", "tests.support.oci", "tests.support.wire")
-
-from tests.support.warm import Forker, forker  # noqa: E402
+from tests.support.warm import Forker, forker
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-pytest.register_assert_rewrite("tests.gc.keeper", "tests.support.ledger")
+pytest.register_assert_rewrite("tests.gc.keeper")
 
-from registry.server.index.migrate import migrate_sqlite  # noqa: E402
-from tests.gc.keeper import Keeper  # noqa: E402
-from tests.support.warm import Forker, WarmServer, forker  # noqa: E402
+from registry.server.index.migrate import migrate_sqlite
+from tests.gc.keeper import Keeper
+from tests.support.warm import Forker, WarmServer, forker
 
 StartServer = Callable[..., WarmServer]
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.register_assert_rewrite("tests.model.doors")
 
-from tests.model.doors import Door, doors  # noqa: E402
-from tests.support import processes  # noqa: E402
-from tests.support.server import Server  # noqa: E402
+from tests.model.doors import Door, doors
+from tests.support import processes
+from tests.support.server import Server
 
 
 def _serving(factory: pytest.TempPathFactory, workers: int) -> Iterator[Server]:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.ledger", "tests.support.oci")
-
-from registry.server.index.engine import EmbeddedIndex, Index  # noqa: E402
-from registry.server.index.migrate import migrate_sqlite  # noqa: E402
-from registry.server.index.postgres import PostgresIndex  # noqa: E402
-from tests.support.postgres import Postgres  # noqa: E402
+from registry.server.index.engine import EmbeddedIndex, Index
+from registry.server.index.migrate import migrate_sqlite
+from registry.server.index.postgres import PostgresIndex
+from tests.support.postgres import Postgres
 
 # Opens the index of the test once more, as another process would.
 OpenIndex = Callable[[], Index]
