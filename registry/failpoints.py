@@ -17,6 +17,7 @@ COLLECTION = (
     "gc.unlinked",
     "gc.removed",
     "gc.deleting",
+    "gc.condemned",
     "gc.taken-away",
     "gc.deleted",
     "gc.freed",

@@ -75,6 +75,12 @@ def _tables() -> None:
         sa.Column("count", sa.BigInteger, nullable=False),
     )
     op.create_table(
+        "condemned",
+        sa.Column("digest", text(), primary_key=True),
+        sa.Column("until_ms", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "job",
         sa.Column("name", text(), primary_key=True),
         sa.Column("paused", sa.Boolean, nullable=False),

@@ -171,6 +171,10 @@ class FileStore:
     def is_near(self) -> bool:
         return True
 
+    @property
+    def settle_seconds(self) -> float:
+        return 0.0
+
     def has(self, digest: Digest) -> bool:
         # Opened, not asked for: over a network file system, what is only asked for may be remembered.
         try:

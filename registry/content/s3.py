@@ -201,6 +201,10 @@ class S3Store:
     def is_near(self) -> bool:
         return False
 
+    @property
+    def settle_seconds(self) -> float:
+        return self.bucket.delete_seconds
+
     def has(self, digest: Digest) -> bool:
         return self._find(digest) is not None
 
@@ -209,13 +213,13 @@ class S3Store:
         try:
             link = self._read_link(digest)
         except ValueError:  # damaged: it leads to nothing
+            self.bucket.delete_once(link_key(digest))
             link = None
-            self.bucket.delete(link_key(digest))
         if link is not None:
-            self.bucket.delete(link_key(digest))
+            self.bucket.delete_once(link_key(digest))
             for session in {session_of(extent.key) for extent in link.extents}:
                 self._taken.put((session, digest))
-        self.bucket.delete(blob_key(digest))
+        self.bucket.delete_once(blob_key(digest))
         self._links.pop(digest, None)
 
     async def free(self) -> None:

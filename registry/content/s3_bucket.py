@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import IO, Any
 
@@ -42,12 +43,28 @@ class Bucket:
         self._bucket = options.bucket
         self._prefix = options.prefix
         self._client = connect(options, options.endpoint)
+        self._options = options
         self._signer = connect(options, options.redirect_endpoint) if options.redirect_endpoint else self._client
         self._encryption: dict[str, str] = {}
         if options.encryption:
             self._encryption["ServerSideEncryption"] = options.encryption
         if options.kms_key:
             self._encryption["SSEKMSKeyId"] = options.kms_key
+
+    @functools.cached_property
+    def _once(self) -> Any:
+        """A client that repeats nothing."""
+        return connect(replace(self._options, attempts=1), self._options.endpoint)
+
+    @property
+    def delete_seconds(self) -> float:
+        """How long after it was begun a `delete_once` that raised may still come true.
+
+        A store refuses a signature that is older than a quarter of an hour. Before the last of the few requests
+        that delete a blob is sent, one that reads may be repeated, with pauses, and each may take its time.
+        """
+        request_seconds = self._options.connect_timeout_seconds + self._options.read_timeout_seconds
+        return 900 + self._options.attempts * (request_seconds + 20) + 4 * request_seconds + 60
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
@@ -90,6 +107,14 @@ class Bucket:
         """Delete an object that may be gone already."""
         with contextlib.suppress(Missing), store_faults_are_answers():
             self._client.delete_object(**self._at(key))
+
+    def delete_once(self, key: str) -> None:
+        """As `delete`, by one request that is not repeated: when this returns, nothing of it is under way.
+
+        When it raises, the object may still go within `delete_seconds` of its beginning.
+        """
+        with contextlib.suppress(Missing), store_faults_are_answers():
+            self._once.delete_object(**self._at(key))
 
     def items(self, prefix: str) -> Iterator[list[Item]]:
         """Pages of the objects whose keys begin with *prefix*, in byte order."""
@@ -169,6 +194,8 @@ class Bucket:
         """Close the connections."""
         self._client.close()
         self._signer.close()
+        if "_once" in self.__dict__:
+            self._once.close()
 
 
 def _md5(body: bytes | IO[bytes]) -> dict[str, str]:

@@ -120,7 +120,12 @@ class BlobStore(Protocol):
 
     @property
     def is_near(self) -> bool:
-        """Whether `has` costs microseconds, so that it may be asked at each push."""
+        """Whether `has` and `take_away` cost microseconds and are over when they return, whatever they return."""
+        ...
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long after it was begun a `take_away` that failed or was cut off may still come true."""
         ...
 
     def has(self, digest: Digest) -> bool:
@@ -131,7 +136,8 @@ class BlobStore(Protocol):
         """Take a blob out of the store: `has` is false from this moment on; safe to repeat.
 
         Its space is free after `free`, and until then who has opened it before may find it. When the machine
-        dies before `free`, the blob may be back, whole. Blocks; for a thread that runs a transaction.
+        dies before `free`, the blob may be back, whole. Blocks; in a near store, for a thread that runs a
+        transaction. Never tried again by itself: when it returns, it has happened, once and for all.
         """
         ...
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from registry.server.auth.keys import SigningKey, new_key
-from registry.server.auth.tokens import LEEWAY_SECONDS
+from registry.server.auth.tokens import LEEWAY_SECONDS, TOKEN_MAX_CHARACTERS
 from registry.server.index import credentials
 from registry.server.index.schema import signing_key
 from tests.accounts.conftest import MakeRegistry
@@ -343,6 +343,10 @@ def test_a_huge_token_is_refused_and_costs_little(pair: Registry, claims: dict[s
     began = time.perf_counter()
 
     assert statuses(pair, token) == REFUSED
+    tokens = [pair.forge(claims, access=[*claims["access"], *many[:count]]) for count in range(300, 500, 5)]
+    allowed = max((token for token in tokens if len(token) <= TOKEN_MAX_CHARACTERS), key=len)
+    above = min((token for token in tokens if len(token) > TOKEN_MAX_CHARACTERS), key=len)
+    assert (statuses(pair, allowed), statuses(pair, above)) == (TAKEN, REFUSED)
     assert statuses(pair, "x" * 60_000) == REFUSED
     assert statuses(pair, "." * 60_000) == REFUSED
     assert statuses(pair, f"{encoded(b'[' * 20_000)}.e30.AAAA") == REFUSED

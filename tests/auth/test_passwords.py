@@ -187,6 +187,24 @@ def test_nobody_verifies_as_an_account_without_a_password() -> None:
     assert asyncio.run(ask()) == [False, False, False]
 
 
+def test_nobody_takes_as_long_as_somebody() -> None:
+    of_ours = argon2.PasswordHasher().hash(RIGHT)
+
+    async def times(stored: str | None) -> float:
+        verifier = Verifier()
+        found = []
+        for number in range(3):
+            began = time.perf_counter()
+            assert not await verifier.verify(stored, f"wrong {number}")
+            found.append(time.perf_counter() - began)
+        return min(found)
+
+    ours, nobody, filed = (asyncio.run(times(stored)) for stored in (of_ours, None, HTPASSWD))
+
+    assert 0.4 < nobody / ours < 2.5
+    assert 0.4 < filed / ours < 2.5
+
+
 def test_no_more_than_the_bound_wait_and_the_others_are_told_to_come_back() -> None:
     slow = argon2.PasswordHasher().hash(RIGHT)
 

@@ -51,15 +51,21 @@ async def collect_all(index: Index, store: BlobStore, choices: Choices) -> Tally
 class Keeper:
     """Works on the data in *directory*, whether a server runs on them or not."""
 
-    def __init__(self, directory: Path, open_index: Callable[[], Index] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        open_index: Callable[[], Index] | None = None,
+        open_store: Callable[[], BlobStore] | None = None,
+    ) -> None:
         self.directory = directory
         self._open_index = open_index or (lambda: EmbeddedIndex(directory / "index.sqlite3"))
+        self._open_store = open_store or (lambda: FileStore(directory, 2))
 
     def run(self, work: Callable[[Index, BlobStore], Awaitable[T]]) -> T:
         """Do something with the index and the store."""
 
         async def opened() -> T:
-            index, store = self._open_index(), FileStore(self.directory, 2)
+            index, store = self._open_index(), self._open_store()
             try:
                 return await work(index, store)
             finally:
@@ -120,11 +126,12 @@ class Keeper:
     # --- what there is
 
     def stored(self) -> set[str]:
-        """The digests of all blobs in the directory, each of which has the bytes that it says."""
-        found = set()
-        for path in (self.directory / "blobs").glob("*/*/*"):
-            found.add(f"{path.parts[-3]}:{path.name}")
-        return found
+        """The digests of all blobs in the store."""
+
+        async def listed(index: Index, store: BlobStore) -> set[str]:
+            return {digest async for digest in store.digests()}
+
+        return self.run(listed)
 
     def leftovers(self) -> list[str]:
         """What lies beside the blobs."""

@@ -141,7 +141,7 @@ def check(world: World, operator: Operator, warm: Forker) -> None:
 FAMILY_OF = {point: "retention" if point == "gc.untagged" else "gc" for point in failpoints.COLLECTION}
 
 
-@pytest.mark.parametrize("point", failpoints.COLLECTION)
+@pytest.mark.parametrize("point", [point for point in failpoints.COLLECTION if point != "gc.condemned"])
 def test_one_that_is_killed_loses_nothing_and_the_next_one_finishes(
     point: str, world: World, warm: Forker, operator: Callable[[], Operator], subtests: pytest.Subtests
 ) -> None:

@@ -31,9 +31,10 @@ TAGS = [Tag("one"), Tag("two")]
 class Memory:
     """Of a content store what a collection needs."""
 
-    is_near = True
+    settle_seconds = 1000.0
 
-    def __init__(self) -> None:
+    def __init__(self, is_near: bool = True) -> None:
+        self.is_near = is_near
         self.digests: set[str] = set()
 
     def has(self, digest: Digest) -> bool:
@@ -214,16 +215,16 @@ def fresh(migrated: Path, tmp_path: Path) -> Callable[[], EmbeddedIndex]:
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS, delete_untagged=st.booleans())
-@example(steps=CYCLE, delete_untagged=True)
-@example(steps=MOVED, delete_untagged=True)
+@given(steps=STEPS, delete_untagged=st.booleans(), is_near=st.booleans())
+@example(steps=CYCLE, delete_untagged=True, is_near=True)
+@example(steps=MOVED, delete_untagged=True, is_near=False)
 def test_what_is_left_is_what_a_mark_and_sweep_leaves(
-    fresh: Callable[[], EmbeddedIndex], steps: Sequence[Step], delete_untagged: bool
+    fresh: Callable[[], EmbeddedIndex], steps: Sequence[Step], delete_untagged: bool, is_near: bool
 ) -> None:
     async def live() -> None:
         index = fresh()
         try:
-            world = World(index, delete_untagged)
+            world = World(index, delete_untagged, Memory(is_near))
             for name, *arguments in steps:
                 await getattr(world, name)(*arguments)
             await world.collect()

@@ -69,11 +69,15 @@ _MANIFESTS = (
     .order_by(manifest.c.repository_id, manifest.c.digest)
     .limit(bindparam("limit"))
 )
-_HAVE = sa.or_(
-    sa.exists().where(blob_link.c.digest == blob.c.digest),
-    sa.exists().where(manifest.c.digest == blob.c.digest),
-    _waits(sa.literal(BYTES), blob.c.digest),
-)
+
+
+def _one_has(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a row of another table has the digest. With EXISTS, PostgreSQL may read all of it for each page."""
+    found = sa.select(sa.literal(1)).where(table.c.digest == blob.c.digest).correlate(blob).limit(1)
+    return found.scalar_subquery().is_not(None)
+
+
+_HAVE = sa.or_(_one_has(blob_link), _one_has(manifest), _waits(sa.literal(BYTES), blob.c.digest))
 _RECORDS = (
     sa.select(
         sa.literal(BYTES).label("repository_id"),

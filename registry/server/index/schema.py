@@ -275,12 +275,21 @@ candidate = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# How often bytes were deleted, by the first byte of their digest: whether a look at a distant store can be spared.
+# How often bytes were deleted from a distant store, by the first byte of their digest (sweeps.py).
 sweep = sa.Table(
     "sweep",
     metadata,
     sa.Column("bucket", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("count", sa.BigInteger, nullable=False),
+)
+
+# Bytes that are being deleted from a distant store, and until when that may still come true.
+condemned = sa.Table(
+    "condemned",
+    metadata,
+    sa.Column("digest", text(), primary_key=True),
+    sa.Column("until_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # How the work in the background stands, for whoever asks on whichever machine. `detail` is JSON.

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from registry import failpoints
 from registry.content.store import BlobStore
 from registry.oci.digest import Digest
-from registry.oci.errors import RegistryError
+from registry.oci.errors import RegistryError, Unavailable
 from registry.server.index import audit, blobs, candidates, garbage, jobs, manifests, sweeps
 from registry.server.index.candidates import BYTES, Candidate
 from registry.server.index.engine import Index, Transaction
@@ -34,6 +34,7 @@ ACTOR = ("collector", "local")
 _PAGE = 50  # a page's facts are read at once, between the requests of this process
 _REPORT_SECONDS = 2.0
 _FAILURES_MAX = 20
+_LATE_SECONDS = 30.0  # well within what `settle_seconds` has to spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,10 @@ async def rules(index: Index, choices: Choices) -> Rules:
 
 class _NotNow(Exception):
     """What the decision was made of is so no longer; nothing is done."""
+
+
+class _Later(Exception):
+    """A deletion that was begun before, and not finished, may still come true; until then nothing can be done."""
 
 
 class Collector:
@@ -161,6 +166,8 @@ class Collector:
                 done = await self._do(decision, rules)
         except _NotNow:
             return True
+        except _Later:
+            return False
         except (OSError, RegistryError) as error:
             if isinstance(error, jobs.Paused):
                 raise
@@ -173,12 +180,36 @@ class Collector:
 
     async def _do(self, decision: Decision, rules: Rules) -> Candidate | bool:
         if decision.action is Action.DELETE:
-            seen = await self._index.destroy(_delete, self._store, decision, rules)
+            delete = self._delete_near if self._store.is_near else self._delete_far
+            seen = await delete(decision, rules)
             failpoints.reach("gc.deleted")
             return seen
         await self._index.write(_unlink if decision.action is Action.UNLINK else _remove, decision, rules)
         failpoints.reach("gc.unlinked" if decision.action is Action.UNLINK else "gc.removed")
         return True
+
+    async def _delete_near(self, decision: Decision, rules: Rules) -> Candidate:
+        return await self._index.destroy(_delete, self._store, decision, rules)
+
+    async def _delete_far(self, decision: Decision, rules: Rules) -> Candidate:
+        """Condemn the bytes, delete them while no transaction waits, and acquit them when that is certain."""
+        began = time.monotonic()
+        seen, until_ms = await self._index.write(_condemn, decision, rules, self._store.settle_seconds)
+        failpoints.reach("gc.condemned")
+        if time.monotonic() - began > _LATE_SECONDS:
+            raise Unavailable("the index took too long to answer; nothing was deleted")
+        deleting = asyncio.ensure_future(self._take_away(decision, until_ms))
+        try:
+            await asyncio.shield(deleting)
+        except asyncio.CancelledError:  # this process is stopping: what is begun is brought to its end
+            await asyncio.wait([deleting])
+            raise
+        return seen
+
+    async def _take_away(self, decision: Decision, until_ms: int) -> None:
+        await asyncio.to_thread(self._store.take_away, decision.digest)
+        failpoints.reach("gc.taken-away")
+        await self._index.note(_acquit, decision, until_ms)
 
 
 def _unlink(tx: Transaction, decision: Decision, rules: Rules) -> None:
@@ -210,17 +241,39 @@ def _remove(tx: Transaction, decision: Decision, rules: Rules) -> None:
 
 def _delete(tx: Transaction, store: BlobStore, decision: Decision, rules: Rules) -> Candidate:
     """Delete bytes that nothing has: alone with their digest, so that nothing can come to have them meanwhile."""
+    seen = _hold(tx, decision, rules)
+    failpoints.reach("gc.deleting")
+    store.take_away(decision.digest)
+    failpoints.reach("gc.taken-away")
+    blobs.forget_bytes(tx, decision.digest)
+    return seen
+
+
+def _hold(tx: Transaction, decision: Decision, rules: Rules) -> Candidate:
+    """Hold bytes that are to be deleted; raises _NotNow when something has them."""
     jobs.require_running(tx, JOB)
     blobs.hold_bytes(tx, decision.digest)
     facts = garbage.of(tx, BYTES, decision.digest, with_families=False)
     if facts is None or facts.candidate.since_ms > rules.limit_ms or facts.holders:
         raise _NotNow
-    sweeps.mark(tx, decision.digest)
-    failpoints.reach("gc.deleting")
-    store.take_away(decision.digest)
-    failpoints.reach("gc.taken-away")
-    blobs.forget_bytes(tx, decision.digest)
     return facts.candidate
+
+
+def _condemn(tx: Transaction, decision: Decision, rules: Rules, seconds: float) -> tuple[Candidate, int]:
+    """Keep everybody from naming bytes that nothing has, until they are acquitted or *seconds* have passed."""
+    seen = _hold(tx, decision, rules)
+    until_ms = sweeps.condemn(tx, decision.digest, seconds)
+    if until_ms is None:
+        raise _Later
+    return seen, until_ms
+
+
+def _acquit(tx: Transaction, decision: Decision, until_ms: int) -> None:
+    """Say that the bytes are gone, unless somebody else sees to that by now."""
+    blobs.hold_bytes(tx, decision.digest)
+    if not sweeps.acquit(tx, decision.digest, until_ms):
+        raise _NotNow
+    blobs.forget_bytes(tx, decision.digest)
 
 
 def _fields(decision: Decision) -> dict[str, object]:

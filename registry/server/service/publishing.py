@@ -7,6 +7,7 @@ are there; if not, they are published again from what the push still holds.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -20,7 +21,14 @@ from registry.server.index.engine import Index, Transaction
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TRIES = 5  # each is lost only to a deletion that hits the same digest within milliseconds
+# Each try is lost only to a deletion that hits the same digest in the same moment.
+_PAUSES_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0)
+
+
+class _Condemned(RegistryError):
+    """A collection is deleting these bytes at this moment."""
+
+    code = Unavailable.code
 
 
 async def publish(
@@ -33,15 +41,13 @@ async def publish(
     **kwargs: P.kwargs,
 ) -> T:
     """Publish bytes by *put*, which may be repeated, and run *record*, which names them and takes their lock."""
-    for _ in range(_TRIES):
-        # A directory is asked each time. A distant store is asked only when something was deleted meanwhile.
-        swept = None if store.is_near else await index.read(sweeps.count, digest)
+    for pause in _PAUSES_SECONDS:
+        swept = -1 if store.is_near else await index.read(sweeps.count, digest)
         await put()
         try:
             return await index.write(_record, store, digest, swept, record, args, kwargs)
-        except ContentMissing as missing:
-            if missing.digest != digest:
-                raise
+        except (ContentMissing, _Condemned):
+            await asyncio.sleep(pause)
         except RegistryError:  # refused: nothing names the bytes, and nothing else would find them soon
             with contextlib.suppress(RegistryError):
                 await index.note(candidates.add, candidates.BYTES, [digest], "refused")
@@ -53,13 +59,25 @@ def _record(
     tx: Transaction,
     store: BlobStore,
     digest: Digest,
-    swept: int | None,
+    swept: int,
     record: Callable[..., T],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> T:
     result = record(tx, *args, **kwargs)
     # Under the lock, which *record* has taken: what is there now stays.
-    if (swept is None or sweeps.count(tx, digest) != swept) and not store.has(digest):
+    if _may_be_gone(tx, store, digest, swept) and not store.has(digest):
         raise ContentMissing(digest)
     return result
+
+
+def _may_be_gone(tx: Transaction, store: BlobStore, digest: Digest, swept: int) -> bool:
+    """Whether the store has to be asked: a directory always, a distant one after a deletion alone."""
+    if store.is_near:
+        return True
+    now = sweeps.state(tx, digest)
+    if now.is_condemned:
+        raise _Condemned("a collection is deleting these bytes")
+    if now.is_abandoned:
+        sweeps.pardon(tx, digest)
+    return now.is_abandoned or now.count != swept
