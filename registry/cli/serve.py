@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import logging
 import math
 import os
 import resource
@@ -36,8 +37,10 @@ def serve(options: argparse.Namespace) -> int:
     chosen = {f"HYTHE_SERVER_{name.upper()}": getattr(options, name) for name in ("host", "port", "workers")}
     settings = load_settings(options.config, chosen)
     logs.configure(settings.logging.level, settings.logging.format)
-    # uvicorn raises the signal that it was stopped with again, when it is done; to be asked to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Until uvicorn listens to signals there is nothing to finish, and an exception would come out wherever the
+    # event loop happens to be. uvicorn raises the signal that it was stopped with again when it is done: to be
+    # asked to stop is no failure.
+    signal.signal(signal.SIGTERM, _end)
     _check_certificate(settings)
     # Before anything is made: the first administrator's password is shown once, and only by a server that starts.
     listening = _bind(settings)
@@ -78,6 +81,11 @@ def _port_faults_are_told(settings: Settings) -> Iterator[None]:
         if error.errno == errno.EADDRINUSE:
             reason = "somebody listens there already; choose another with --port or server.port"
         raise ConfigurationError(f"cannot listen on {server.host}:{server.port}: {reason}") from None
+
+
+def _end(*_: object) -> None:
+    logging.shutdown()
+    os._exit(0)
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -283,7 +283,7 @@ async def _follow_htpasswd(settings: Settings, accounts: Accounts) -> None:
         try:
             status = await aiofiles.os.stat(path)
             now = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if seen is not None and now != seen:
+            if now != seen:  # the first time too: it may have changed since the start read it
                 await take_htpasswd(settings, accounts)
             seen = now
         except (OSError, HytheError) as error:
