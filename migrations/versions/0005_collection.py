@@ -163,14 +163,18 @@ def _postgresql(table: str, event: str, repository: str, row: str, reason: str) 
             f"AND other.{key} = gone.{key} AND other.{changed} <> gone.{changed}"
         )
     where = repository if repository == "0" else f"gone.{repository}"
+    # The clock is asked outside of DISTINCT: it goes on from row to row, and would make one key two rows.
     body = (
-        f"{insert} SELECT DISTINCT {where}, gone.digest, {now}, '{reason}' FROM {source} ORDER BY 1, 2 {_LATER}; "
+        f"{insert} SELECT of, named, {now}, '{reason}' "
+        f"FROM (SELECT DISTINCT {where} AS of, gone.digest AS named FROM {source}) AS seen "
+        f"ORDER BY 1, 2 {_LATER}; "
     )
     if (table, event) == ("manifest", "DELETE"):
         body += (
-            f"{insert} SELECT DISTINCT left_over.repository_id, left_over.digest, {now}, 'subject removed' "
+            f"{insert} SELECT of, named, {now}, 'subject removed' "
+            "FROM (SELECT DISTINCT left_over.repository_id AS of, left_over.digest AS named "
             f"FROM {source} JOIN manifest AS left_over ON left_over.repository_id = gone.repository_id "
-            f"AND left_over.subject = gone.digest ORDER BY 1, 2 {_LATER}; "
+            f"AND left_over.subject = gone.digest) AS seen ORDER BY 1, 2 {_LATER}; "
         )
     if (table, event) in _PULLED:
         body += (

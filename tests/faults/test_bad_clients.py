@@ -852,15 +852,15 @@ class TestOneRequestMuchWork:
             start_upload(http, repository)
 
     def test_pushes_that_stand_still_hold_little_memory(self, registry: Server, http: httpx.Client) -> None:
-        """Each has sent nearly a whole blob of the size that is taken into memory."""
+        """Each has sent nearly a whole blob of the size that is taken into memory: held, they were 320 MiB."""
         data = bytes(1_000_000)
-        with processes.peak_memory(registry.pid) as memory, many(registry.port, 400) as wires:
+        with processes.peak_memory(registry.pid) as memory, many(registry.port, 250) as wires:
             for wire in wires:
                 url = with_query(uploads_path("a"), digest=digest_of(b""))
                 wire.send(request("POST", url, {"Content-Length": str(len(data) + 1)}))
                 wire.send(data)
             assert http.get("/v2/").status_code == 200
-        assert max(memory) < 300 * MIB
+        assert max(memory) < 256 * MIB
         assert http.get("/v2/").status_code == 200
 
 

@@ -101,6 +101,17 @@ class TestTransactions:
 
         asyncio.run(run())
 
+    def test_a_manifest_with_very_many_tags_is_removed_with_them(self, open_index: OpenIndex) -> None:
+        """What is noted of each tag is noted once, however long the statement takes."""
+
+        async def run() -> None:
+            index, made = open_index(), document()
+            await put(index, made, *(f"tag{number}" for number in range(2000)))
+            assert await index.write(manifests.remove, WEB, made[0].digest)
+            assert await index.read(tags.page, WEB, "", 10) == []
+
+        asyncio.run(run())
+
 
 class TestEpoch:
     def test_it_moves_for_every_process_with_what_makes_answers_wrong(self, open_index: OpenIndex) -> None:

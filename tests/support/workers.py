@@ -42,8 +42,10 @@ class Workers:
 
     def _connect(self) -> None:
         """Open connections until every worker has accepted one."""
+        count = self._server.settings["server"].get("workers", 1)
+        # A server answers as soon as its first worker does.
+        assert processes.wait_until(lambda: len(processes.workers(self._server.pid)) == count)
         wanted = set(processes.workers(self._server.pid))
-        assert len(wanted) == self._server.settings["server"].get("workers", 1)
         spare: list[Wire] = []
         try:
             for _ in range(_TRIES):

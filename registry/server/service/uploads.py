@@ -160,6 +160,8 @@ class Uploads:
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(_append(upload, pieces))
+                if self._piece_bytes() <= TAIL_MAX_BYTES:  # very many are under way: a piece each is enough
+                    await writing
             if writing is not None:
                 await writing
         except BaseException:
