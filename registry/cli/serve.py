@@ -112,7 +112,7 @@ def _greet(settings: Settings, port: int, password: str | None) -> None:
     """What somebody who has just started it wants to know."""
     server = settings.server
     scheme = "https" if server.tls_certificate else "http"
-    host = "localhost" if server.host in ("127.0.0.1", "::1", "localhost") else server.host
+    host = _reachable(server.host)
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [
         f"Hythe serves {scheme}://{name}, its data are in {storage.place(settings)}",
@@ -123,6 +123,20 @@ def _greet(settings: Settings, port: int, password: str | None) -> None:
         f"  docker pull {name}/team/IMAGE",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _reachable(host: str) -> str:
+    """What clients call this machine when it listens on *host*; on every address: the one that it goes out by."""
+    if host in ("127.0.0.1", "::1", "localhost"):
+        return "localhost"
+    if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(("192.0.2.1", 9))  # sends nothing: the system only chooses a way
+        except OSError:
+            return socket.gethostname()
+        return str(asking.getsockname()[0])
 
 
 def _access_lines(settings: Settings, name: str, password: str | None) -> list[str]:

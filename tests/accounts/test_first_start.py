@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import stat
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_the_administrators_password_is_printed_at_the_first_start_and_never_aga
     assert server.log().count(registry.password) == 1
     assert f"One has to log in: docker login localhost:{server.port}" in server.log()
     assert base(server, "admin", registry.password) == 200
+
+
+def test_a_server_on_every_address_is_called_by_one_that_others_can_use(make_registry: MakeRegistry) -> None:
+    server = make_registry(server={"host": "0.0.0.0"}).server
+
+    [address] = re.findall(rf"docker login (\S+):{server.port}$", server.log(), re.MULTILINE)
+    assert address != "0.0.0.0"
+    with socket.create_connection((address, server.port), 5):
+        pass
 
 
 def test_no_two_registries_share_a_password_or_a_key(make_registry: MakeRegistry) -> None:

@@ -54,6 +54,8 @@ Names that are prefixes of robots' names (Harbor):
     accounts/test_safety.py::test_a_name_that_begins_like_another_has_nothing_of_it
 One cheap request, much work (CVE-2023-2253, CVE-2025-62727, and others):
     conformance/test_lists.py::test_a_number_beyond_all_measure_is_bounded_or_refused
+    conformance/test_lists.py::test_no_page_is_longer_than_the_server_allows
+    conformance/test_ranges.py::test_overlapping_ranges_do_not_multiply_the_blob
     conformance/test_ranges.py::test_a_header_as_long_as_headers_may_be_costs_moments
     faults/test_bad_clients.py::test_ten_thousand_ranges_cost_one_answer
     faults/test_bad_clients.py::test_a_deeply_nested_manifest_is_refused
