@@ -413,6 +413,10 @@ class FileBlob:
         self._pool = pool
         self.size_bytes = size_bytes
 
+    @property
+    def file(self) -> int | None:
+        return self._fd
+
     async def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
         loop = asyncio.get_running_loop()
         while start < end:

@@ -114,6 +114,10 @@ class S3Blob:
     def _reader(self, start: int, end: int, stream: Any = None) -> Reader:
         return Reader(self._bucket, self._extents, start, end, stream)
 
+    @property
+    def file(self) -> int | None:
+        return None
+
     async def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
         reader = self._take(start, end)
         try:

@@ -72,6 +72,11 @@ class Blob(Protocol):
         """The length of the whole blob."""
         ...
 
+    @property
+    def file(self) -> int | None:
+        """An open file that has just these bytes, to be read by position; None when there is none."""
+        ...
+
     def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
         """The bytes from *start* to before *end*, in pieces of at most *piece_bytes*."""
         ...

@@ -488,6 +488,19 @@ class TestReaders:
             )
         assert max(memory) - memory[0] < 64 * MIB
 
+    def test_large_and_small_answers_follow_each_other_on_one_connection(
+        self, impatient: Server, heavy: Content
+    ) -> None:
+        """Asked for all at once, read slowly: what one answer leaves waiting is not overtaken by the next."""
+        path, data = blob_path("heavy", heavy.digest), heavy.data
+        spans = [(0, 3 * MIB), (5, 99), (MIB, 40 * MIB), (7, 7 + 600_000), (0, len(data))]
+        with Wire(impatient.port, receive_bytes=65536) as reader:
+            for start, end in spans:
+                reader.send(request("GET", path, {"Range": f"bytes={start}-{end - 1}"}))
+            time.sleep(IDLE_SECONDS / 4)  # the first one fills what the system holds
+            for start, end in spans:
+                assert reader.answer().body == data[start:end]
+
     def test_a_reader_that_is_slow_and_steady_gets_all(self, impatient: Server, heavy: Content) -> None:
         with Wire(impatient.port, receive_bytes=65536) as reader:
             reader.send(request("GET", blob_path("heavy", heavy.digest)))

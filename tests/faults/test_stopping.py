@@ -287,6 +287,7 @@ class TestNotStarting:
         self, run: Run, tmp_path: Path, settings: dict[str, Any], named: str
     ) -> None:
         settings.setdefault("storage", {"directory": str(tmp_path / "data")})
+        settings.setdefault("server", {}).setdefault("port", 0)
         assert named in told(run("--config", written(tmp_path, settings)))
 
     def test_a_file_that_is_no_certificate_is_named(self, run: Run, tmp_path: Path) -> None:

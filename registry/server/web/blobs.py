@@ -12,6 +12,7 @@ from registry.server.web.context import Context
 from registry.server.web.http import Headers, Reply, Request, Stream
 from registry.server.web.manifests import matches
 from registry.server.web.routes import Route
+from registry.server.web.sendfile import FileSpan
 
 _OCTETS = b"application/octet-stream"
 
@@ -60,6 +61,8 @@ def _elsewhere(digest: Digest, address: str) -> Reply:
 class _InMemory:
     """A small blob that needs no file."""
 
+    file = None
+
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size_bytes = len(data)
@@ -86,15 +89,28 @@ def _reply(
         headers.append((b"content-type", _OCTETS))
         if isinstance(content, _InMemory):
             return Reply(200, headers, content.bytes())
-        return Stream(200, headers, size_bytes, content.pieces(0, size_bytes, piece_bytes()), content.close)
+        return _span(200, headers, content, 0, size_bytes, piece_bytes)
     if len(wanted) == 1:
         [(start, end)] = wanted
         headers += [
             (b"content-type", _OCTETS),
             (b"content-range", f"bytes {start}-{end - 1}/{size_bytes}".encode()),
         ]
-        return Stream(206, headers, end - start, content.pieces(start, end, piece_bytes()), content.close)
+        return _span(206, headers, content, start, end, piece_bytes)
     return _multipart(content, headers, wanted, piece_bytes)
+
+
+def _span(
+    status: int,
+    headers: Headers,
+    content: Blob | _InMemory,
+    start: int,
+    end: int,
+    piece_bytes: Callable[[], int],
+) -> Stream:
+    """The bytes from *start* to before *end*."""
+    span = None if content.file is None else FileSpan(content.file, start, end)
+    return Stream(status, headers, end - start, content.pieces(start, end, piece_bytes()), content.close, span)
 
 
 def _multipart(

@@ -26,6 +26,7 @@ from registry.server.web.endpoints import Area, Endpoints, Renderer
 from registry.server.web.http import ClientGone, Reply, Request, Stream, json_reply
 from registry.server.web.proxies import Proxies
 from registry.server.web.routes import Kind, Route
+from registry.server.web.sendfile import SCOPE_KEY, WORTH_BYTES, SendFile
 from registry.server.web.throttle import Throttle
 from registry.server.web.transfers import Transfers
 
@@ -210,7 +211,8 @@ async def _send(reply: Reply | Stream, request: Request, send: Send) -> int:
         headers.append((b"content-length", str(reply.length).encode()))
         try:
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-            return await _send_pieces(reply, request, send)
+            sent = await _send_span(reply, request, send)
+            return await _send_pieces(reply, request, send) if sent is None else sent
         finally:
             reply.close()
     body = b"" if request.method == "HEAD" else reply.body
@@ -220,6 +222,23 @@ async def _send(reply: Reply | Stream, request: Request, send: Send) -> int:
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
     return len(body)
+
+
+async def _send_span(reply: Stream, request: Request, send: Send) -> int | None:
+    """Have the kernel send what lies in a file; None when it cannot."""
+    send_file: SendFile | None = request.scope.get(SCOPE_KEY)
+    if send_file is None or reply.span is None or reply.length < WORTH_BYTES:
+        return None
+    try:
+        sent = await send_file(reply.span)
+    except asyncio.CancelledError:
+        request.notes["error"] = "the registry stopped"
+        return 0
+    if sent is not None and sent < reply.length:
+        request.notes["error"] = "the client went away"
+    elif sent is not None:
+        await send({"type": "http.response.body", "body": b""})
+    return sent
 
 
 async def _send_pieces(reply: Stream, request: Request, send: Send) -> int:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope
 
 from registry.oci.errors import ManifestTooLarge, ParameterInvalid
+from registry.server.web.sendfile import FileSpan
 
 Headers = list[tuple[bytes, bytes]]
 _QUERY_FIELDS_MAX = 500
@@ -121,13 +122,17 @@ class Reply:
 
 @dataclass(slots=True)
 class Stream:
-    """A reply whose body comes in pieces; `close` is called when it is over, however it ends."""
+    """A reply whose body comes in pieces; `close` is called when it is over, however it ends.
+
+    `span` is where all of the body lies in a file, when it does.
+    """
 
     status: int
     headers: Headers
     length: int
     pieces: AsyncIterator[bytes | bytearray]
     close: Callable[[], None]
+    span: FileSpan | None = None
 
 
 def json_reply(value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> Reply:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import struct
-import termios
+import functools
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from registry.server.web.sendfile import SCOPE_KEY, FileSender, FileSpan, unread_bytes
+
 HEAD_MAX_BYTES = 64 << 10
+_files = FileSender()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -95,6 +95,8 @@ class BoundedProtocol(HttpToolsProtocol):
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
+        if self.transport.get_extra_info("ssl_object") is None:
+            cast(Any, self.scope)[SCOPE_KEY] = functools.partial(self._send_file, self.cycle)
 
     def _has_body(self) -> bool:
         fields = dict(self.headers)
@@ -132,6 +134,21 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
 
+    async def _send_file(self, cycle: RequestResponseCycle, span: FileSpan) -> int | None:
+        """Send bytes of a file as the next ones of the body; returns how many went out.
+
+        None when others still wait to go out before them: then they are to be sent in pieces.
+        """
+        await asyncio.sleep(0)  # the head goes out at the end of the loop's turn
+        connection = self.transport.get_extra_info("socket")
+        if self.transport.is_closing() or self.transport.get_write_buffer_size() or connection is None:
+            return None
+        sent = await _files.send(connection.fileno(), span, self.idle_seconds)
+        cycle.expected_content_length -= sent
+        if sent < span.end - span.start:
+            self.transport.abort()
+        return sent
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_reader()
@@ -154,10 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _count_unread(self) -> int:
         """Bytes on their way that the client has not taken: ours, and the megabytes that the kernel holds."""
         connection = self.transport.get_extra_info("socket")
-        held = 0
-        with contextlib.suppress(OSError):
-            [held] = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
-        return self.transport.get_write_buffer_size() + held
+        return self.transport.get_write_buffer_size() + unread_bytes(connection.fileno())
 
     def _stop_unread_timer(self) -> None:
         if self._unread_timer is not None:
