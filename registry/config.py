@@ -120,6 +120,15 @@ class GcSettings(Struct, frozen=True, forbid_unknown_fields=True):
     untagged: Literal["keep", "delete"] = "keep"
 
 
+class ScrubSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often all bytes are read again and compared with their digests."""
+
+    enabled: Literal["auto", "always", "never"] = "auto"
+    interval_seconds: Seconds = 60.0
+    bytes_per_second: NotNegative = 5_000_000
+    every_days: Annotated[float, Meta(gt=0)] = 30.0
+
+
 class RetentionRule(Struct, frozen=True, forbid_unknown_fields=True):
     """Which tags stay in some repositories."""
 
@@ -207,6 +216,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: LimitSettings = LimitSettings()
     policy: PolicySettings = PolicySettings()
     gc: GcSettings = GcSettings()
+    scrub: ScrubSettings = ScrubSettings()
     retention: tuple[RetentionRule, ...] = ()
     accounts: AccountSettings = AccountSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -216,6 +226,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         if self.accounts.enabled != "auto":
             return self.accounts.enabled == "always"
         return self.accounts.is_federated() or not is_loopback(self.server.host)
+
+    def has_scrub(self) -> bool:
+        """Whether the server reads its bytes again: as set, else where reading them costs nothing."""
+        if self.scrub.enabled != "auto":
+            return self.scrub.enabled == "always"
+        return self.storage.kind == "directory"
 
     def data_directory(self) -> Path:
         """`storage.directory`, or the place where such data belong for this user."""

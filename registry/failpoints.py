@@ -25,6 +25,17 @@ COLLECTION = (
     "gc.untagged",
 )
 
+# What only the care of the data comes to: scrub, restore, rebuild.
+CARE = (
+    "scrub.condemned",
+    "scrub.aside",
+    "scrub.forgotten",
+    "restore.row",
+    "restore.loaded",
+    "rebuild.recorded",
+    "rebuild.recovered",
+)
+
 POINTS = (
     "upload.created",
     "upload.written",
@@ -43,6 +54,7 @@ POINTS = (
     "blob.unlinked",
     "upload.cancelled",
     *COLLECTION,
+    *CARE,
 )
 
 

@@ -1,29 +1,29 @@
-"""`hythe admin gc` and `hythe admin retention`: what is deleted, when, and why."""
+"""`hythe admin gc`, `retention`, `scrub` and `verify`: what is deleted, when and why, and whether all is right."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from registry.cli import output
+from registry.cli import output, verify
 from registry.config import Settings
 from registry.content.store import BlobStore
 from registry.oci.errors import HytheError
 from registry.server import care, storage
-from registry.server.index import candidates, jobs
+from registry.server.index import candidates, damage, jobs
 from registry.server.index.engine import Index
-from registry.server.service import collect, lease, retain
+from registry.server.service import collect, lease, retain, scrub
 from registry.server.service.accounts import Actor
 from registry.server.service.collect_plan import Decision
 from registry.server.service.lease import Lease
 from registry.server.service.reconcile import Found, Reconciliation
 
-FAMILIES = ("gc", "retention")
+FAMILIES = ("gc", "retention", "scrub", "verify")
 _WAIT_SECONDS = 60.0
 
 
@@ -32,23 +32,29 @@ class Busy(HytheError):
 
 
 def add_verbs(families: Any) -> None:
-    """Add both families to the command line of `hythe admin`."""
+    """Add the families to the command line of `hythe admin`."""
     gc = _add(families, "gc", "delete what nobody uses any more, as the server does by itself")
     gc.add_argument("--full", action="store_true", help="walk everything first, for what was missed")
     retention = _add(families, "retention", "take away the tags that no retention rule keeps")
     retention.epilog = "pause, resume and status work as for gc"
+    scrub_parser = _add(families, "scrub", "read everything again and mend what is wrong", dry_run=False)
+    scrub_parser.add_argument("--rate", type=int, metavar="N", help="bytes a second at most (0: no limit)")
+    verify.add_verb(families)
 
 
-def _add(families: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+def _add(families: Any, name: str, help_text: str, dry_run: bool = True) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = families.add_parser(name, help=help_text, description=help_text)
     made.add_argument("what", nargs="?", choices=("run", "pause", "resume", "status"), default="run")
-    made.add_argument("--dry-run", action="store_true", help="say what would go and why, and leave it")
+    if dry_run:
+        made.add_argument("--dry-run", action="store_true", help="say what would go and why, and leave it")
     made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     return made
 
 
 async def run(settings: Settings, index: Index, actor: Actor, options: argparse.Namespace) -> int:
     """Run one of the verbs and return its exit status."""
+    if options.family == "verify":
+        return await _with_store(settings, lambda store: verify.run(index, store, options))
     if options.what in ("pause", "resume"):
         await index.write(jobs.pause, options.family, options.what == "pause", actor.name, actor.address)
         return 0
@@ -56,11 +62,35 @@ async def run(settings: Settings, index: Index, actor: Actor, options: argparse.
         return await _status(settings, index, options)
     if options.family == "retention":
         return await _retention(settings, index, options)
+    if options.family == "scrub":
+        return await _with_store(settings, lambda store: _scrub(settings, index, store, options))
+    return await _with_store(settings, lambda store: _gc(settings, index, store, options))
+
+
+async def _with_store(settings: Settings, work: Callable[[BlobStore], Awaitable[int]]) -> int:
     store = storage.make_store(settings)
     try:
-        return await _gc(settings, index, store, options)
+        return await work(store)
     finally:
         store.close()
+
+
+# --- scrub
+
+
+async def _scrub(settings: Settings, index: Index, store: BlobStore, options: argparse.Namespace) -> int:
+    async with _lease(index, scrub.JOB) as taken:
+        tally = await care.make_scrub(settings, index, store, options.rate).walk(taken)
+    if options.json:
+        output.as_json(asdict(tally))
+    else:
+        print(
+            f"{tally.examined} digests looked at ({output.size(tally.read_bytes)}), {tally.found} were wrong: "
+            f"{tally.healed} healed, {tally.waiting} wait for a push"
+        )
+        for failure in tally.failures:
+            output.note(f"failed: {failure}")
+    return 1 if tally.failures or tally.waiting else 0
 
 
 # --- gc
@@ -150,6 +180,8 @@ async def _status(settings: Settings, index: Index, options: argparse.Namespace)
         limit_ms = (await care.limits(settings, index)).limit_ms
         waiting, due, oldest_ms = await index.read(candidates.standing, limit_ms)
         found["candidates"] = {"waiting": waiting, "due": due, "oldest_ms": oldest_ms}
+    if options.family == "scrub":
+        found["damaged"] = await index.read(damage.count)
     if options.json:
         output.as_json(found)
         return 0
@@ -160,6 +192,8 @@ async def _status(settings: Settings, index: Index, options: argparse.Namespace)
     rows += [(name.replace("_", " "), str(value)) for name, value in job.detail.items()]
     if options.family == "gc":
         rows += [("candidates", str(waiting)), ("of them due", str(due))]
+    if options.family == "scrub":
+        rows += [("damaged now", str(found["damaged"]))]
     for name, value in rows:
         print(f"{name:<14} {value}".rstrip())
     return 0

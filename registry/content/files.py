@@ -4,6 +4,7 @@
     uploads/<session>                                 bytes of an upload that is not finished
     uploads/<random>.tmp                              bytes of one request that writes a whole blob, or of a
                                                       blob that was taken away
+    quarantine/<algorithm>-<digits>                   bytes that do not have this digest, for the operator
 
 One machine, or several that share the directory, may use it at once: a published name is only ever
 replaced by the same bytes, and the lock of an upload's file keeps a second writer out.
@@ -24,7 +25,7 @@ from typing import ParamSpec, TypeVar
 
 from registry import failpoints
 from registry.content import disk
-from registry.content.store import Progress
+from registry.content.store import Copy, Progress
 from registry.oci.digest import ALGORITHMS, Digest, Hasher
 from registry.oci.errors import BlobUploadUnknown, ContentMissing, DigestInvalid, RegistryError, UploadBusy
 
@@ -43,6 +44,7 @@ class FileStore:
     def __init__(self, directory: Path, threads: int = 16) -> None:
         self.directory = directory
         self._uploads = directory / "uploads"
+        self._quarantine = directory / "quarantine"
         self._taken: queue.SimpleQueue[tuple[Path, Path]] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
         with disk.full_disk_is_an_answer():
@@ -208,6 +210,30 @@ class FileStore:
             for each in taken:
                 self._taken.put(each)
             raise
+
+    async def copy_of(self, digest: Digest) -> Copy | None:
+        return await self._run(self._copy_of, digest)
+
+    def _copy_of(self, digest: Digest) -> Copy | None:
+        try:
+            found = os.stat(self.path(digest))
+        except FileNotFoundError:
+            return None
+        return Copy(found.st_size, f"{found.st_dev}-{found.st_ino}-{found.st_mtime_ns}")
+
+    async def preserve(self, digest: Digest, copy: Copy) -> None:
+        await self._run(disk.make_directory, self._quarantine)
+
+    def set_aside(self, digest: Digest, copy: Copy | None) -> bool:
+        # Who publishes the digest between the look and the rename sees under its lock that this took it away.
+        found, path = self._copy_of(digest), self.path(digest)
+        if found != copy:
+            return False
+        if found is not None:
+            os.rename(path, self._quarantine / f"{digest.algorithm}-{digest.encoded}")
+            disk.flush_directory(self._quarantine)
+            disk.flush_directory(path.parent)
+        return True
 
     async def digests(self) -> AsyncIterator[Digest]:
         for algorithm in ALGORITHMS:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from registry import failpoints
-from registry.content import disk, holds, s3_sweep, threads
+from registry.content import disk, holds, s3_aside, s3_sweep, threads
 from registry.content.s3_bucket import Bucket, Item
 from registry.content.s3_client import Missing, S3Options
 from registry.content.s3_gather import Workshop
@@ -33,7 +33,7 @@ from registry.content.s3_notes import (
 )
 from registry.content.s3_read import S3Blob, whole
 from registry.content.s3_upload import S3Upload
-from registry.content.store import Progress
+from registry.content.store import Copy, Progress
 from registry.oci.digest import Digest, Hasher
 from registry.oci.errors import ContentMissing, DigestInvalid
 
@@ -221,6 +221,19 @@ class S3Store:
                 self._taken.put((session, digest))
         self.bucket.delete_once(blob_key(digest))
         self._links.pop(digest, None)
+
+    async def copy_of(self, digest: Digest) -> Copy | None:
+        return await self._run(s3_aside.copy_of, self.bucket, digest)
+
+    async def preserve(self, digest: Digest, copy: Copy) -> None:
+        await threads.run(self._writers, s3_aside.preserve, self.bucket, digest)
+
+    def set_aside(self, digest: Digest, copy: Copy | None) -> bool:
+        if s3_aside.mark_of(self.bucket, digest) != (None if copy is None else copy.mark):
+            return False
+        if copy is not None:
+            self.take_away(digest)
+        return True
 
     async def free(self) -> None:
         await threads.run(self._writers, self._free)

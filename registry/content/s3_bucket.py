@@ -98,6 +98,20 @@ class Bucket:
         except Missing:
             return None
 
+    def mark(self, key: str) -> str | None:
+        """What tells an object from one that was written in its place later; None when there is none."""
+        try:
+            with store_faults_are_answers():
+                found = self._client.head_object(**self._at(key))
+        except Missing:
+            return None
+        return f"{found['ETag']} {found['LastModified'].isoformat()} {found['ContentLength']}"
+
+    def copy_any(self, source: str, target: str) -> None:
+        """Copy an object of any size within the store, in parts when it is large. Raises Missing."""
+        with store_faults_are_answers():
+            self._client.copy(self._at(source), **self._at(target), ExtraArgs=self._encryption or None)
+
     def copy(self, source: str, target: str) -> None:
         """Copy a small object within the store. Raises Missing."""
         with store_faults_are_answers():

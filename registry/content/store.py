@@ -27,6 +27,17 @@ class Progress:
     parts: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The bytes of a blob as they lie in the store: how many there really are, and a mark that no others have.
+
+    Others are those that somebody published later under the same digest.
+    """
+
+    size_bytes: int
+    mark: str
+
+
 class Upload(Protocol):
     """One writer's hold on an upload; nobody can read what it writes before `commit`."""
 
@@ -148,6 +159,21 @@ class BlobStore(Protocol):
 
     async def free(self) -> None:
         """Free the space of what this object took away, and make sure that it does not come back."""
+        ...
+
+    async def copy_of(self, digest: Digest) -> Copy | None:
+        """The copy of a blob that is here now, whether its bytes are right or wrong; None when there is none."""
+        ...
+
+    async def preserve(self, digest: Digest, copy: Copy) -> None:
+        """Do what is slow of `set_aside`, before anything waits for that; safe to repeat."""
+        ...
+
+    def set_aside(self, digest: Digest, copy: Copy | None) -> bool:
+        """Take wrong bytes out of the store and keep them for the operator: as `take_away`, also in what it costs.
+
+        False, and nothing is done, when another copy than *copy* (None: any) is here by now.
+        """
         ...
 
     def digests(self) -> AsyncIterator[Digest]:

@@ -1,4 +1,4 @@
-"""From settings to those who look after the data, and when they do: collection and retention."""
+"""From settings to those who look after the data, and when they do: collection, retention, scrub."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from registry.oci.errors import Unavailable
 from registry.server.index import jobs
 from registry.server.index.engine import Index
 from registry.server.index.names import now_ms
-from registry.server.service import collect, lease, retain
+from registry.server.service import collect, lease, retain, scrub
 from registry.server.service.collect import Choices, Collector
 from registry.server.service.collect_plan import Rules
+from registry.server.service.examine import Examiner
 from registry.server.service.immutable import TagPattern
+from registry.server.service.mend import Mender
 from registry.server.service.retain import Retention
 from registry.server.service.retention_plan import Rule
+from registry.server.service.scrub import Scrub
 
 log = logging.getLogger("hythe.care")
 
@@ -57,6 +60,13 @@ def make_retention(settings: Settings, index: Index) -> Retention:
     return Retention(index, rules, immutable_tags(settings), settings.gc.deletions_per_second)
 
 
+def make_scrub(settings: Settings, index: Index, store: BlobStore, bytes_per_second: float | None = None) -> Scrub:
+    """The scrub of the settings, or one of another speed."""
+    chosen = settings.scrub
+    speed = chosen.bytes_per_second if bytes_per_second is None else bytes_per_second
+    return Scrub(index, Examiner(index, store, speed), Mender(index, store), chosen.every_days * 86_400)
+
+
 async def limits(settings: Settings, index: Index) -> Rules:
     """The rules of collection as of now."""
     return await collect.rules(index, _choices(settings))
@@ -87,6 +97,15 @@ def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[C
                 await run(index, retain.JOB, retention.apply)
 
         yield _again_and_again(_RETENTION_SECONDS, retain_hourly)
+
+    if settings.has_scrub():
+        scrubber = make_scrub(settings, index, store)
+
+        async def scrub_what_is_due() -> None:
+            if await scrubber.is_due():
+                await run(index, scrub.JOB, scrubber.run)
+
+        yield _again_and_again(settings.scrub.interval_seconds, scrub_what_is_due)
 
 
 async def run(index: Index, job: str, work: Callable[[lease.Lease], Awaitable[object]]) -> None:

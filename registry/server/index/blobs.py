@@ -35,15 +35,17 @@ _HOLDERS = (
     .limit(bindparam("limit"))
 )
 _LINK = (blob_link.c.repository_id == bindparam("repository_id"), blob_link.c.digest == bindparam("digest"))
+# With the bytes: those that were found wrong have no record any more, and are to be pushed again.
 _LINKED = (
     sa.select(blob_link.c.digest)
+    .join(blob, blob.c.digest == blob_link.c.digest)
     .where(
         blob_link.c.repository_id == bindparam("repository_id"),
         blob_link.c.digest.in_(bindparam("digests", expanding=True)),
     )
     .order_by(blob_link.c.digest)
 )
-_LINKED_KEPT = _LINKED.with_for_update(read=True, key_share=True)
+_LINKED_KEPT = _LINKED.with_for_update(read=True, key_share=True, of=blob_link)
 _KEEP_LINK = sa.select(blob_link.c.digest).where(*_LINK).with_for_update(read=True, key_share=True)
 _HOLD_LINK = sa.select(blob_link.c.digest).where(*_LINK).with_for_update()
 _UNLINK = blob_link.delete().where(*_LINK)
@@ -142,6 +144,11 @@ def hold_bytes(tx: sa.Connection, digest: str) -> None:
 def forget_bytes(tx: sa.Connection, digest: str) -> None:
     """Drop the record of bytes that are held and gone."""
     tx.execute(_FORGET_BYTES, {"digest": digest})
+
+
+def correct_size(tx: sa.Connection, digest: str, size_bytes: int) -> None:
+    """Write down how long the bytes of a digest are."""
+    tx.execute(blob.update().where(blob.c.digest == digest).values(size_bytes=size_bytes))
 
 
 def hold_link(tx: sa.Connection, repository_id: int, digest: str) -> bool:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
-from registry.server.index import blobs, tags
+from registry.oci.reference import Repository
+from registry.server.index import blobs, names, tags
 from registry.server.index.candidates import BYTES
-from registry.server.index.schema import blob, blob_link, candidate, manifest, reference, repository
+from registry.server.index.schema import blob, blob_link, candidate, manifest, reference, repository, tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,37 @@ _RECORDS = (
     .limit(bindparam("limit"))
 )
 _RECORDED = sa.select(blob.c.digest).where(blob.c.digest.in_(bindparam("digests", expanding=True)))
+_LINKED = sa.select(blob_link.c.digest).where(blob_link.c.digest > bindparam("after"))
+_LINKED_PAGE = _LINKED.distinct().order_by(blob_link.c.digest).limit(bindparam("limit"))
+_KEPT = sa.select(manifest.c.digest).where(manifest.c.digest > bindparam("after"))
+_KEPT_PAGE = _KEPT.distinct().order_by(manifest.c.digest).limit(bindparam("limit"))
+_OF: sa.BindParameter[int] = bindparam("of")
+_HELD = sa.union(
+    _LINKED.where(blob_link.c.repository_id == _OF), _KEPT.where(manifest.c.repository_id == _OF)
+).subquery()
+_HELD_PAGE = (
+    sa.select(_HELD.c.digest, blob.c.size_bytes)
+    .outerjoin(blob, blob.c.digest == _HELD.c.digest)
+    .order_by(_HELD.c.digest)
+    .limit(bindparam("limit"))
+)
+_RECORD = sa.select(blob.c.size_bytes).where(blob.c.digest == bindparam("digest"))
+_PAYLOADS = (
+    sa.select(repository.c.name, manifest.c.payload)
+    .join(repository, repository.c.id == manifest.c.repository_id)
+    .where(manifest.c.digest == bindparam("digest"))
+)
+_NAMING = (
+    sa.select(manifest.c.digest)
+    .join(reference, reference.c.manifest_id == manifest.c.id)
+    .where(reference.c.repository_id == _OF, reference.c.digest == bindparam("digest"))
+)
+_TAGS = (
+    sa.select(tag.c.name)
+    .where(tag.c.repository_id == _OF, tag.c.digest == bindparam("digest"))
+    .order_by(tag.c.name)
+)
+_AFFECTED_MAX = 10_000
 _MANIFEST_HOLDERS = (
     sa.select(repository.c.name)
     .join(manifest, manifest.c.repository_id == repository.c.id)
@@ -111,6 +143,60 @@ def manifests(tx: sa.Connection, after: Entry | None, limit: int) -> list[Entry]
 def records(tx: sa.Connection, after: Entry | None, limit: int) -> list[Entry]:
     """Up to *limit* records of bytes after one; a loose one is of bytes that no repository has."""
     return _entries(tx, _RECORDS, after, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A digest and the length that its bytes should have; None when the index has no record of bytes."""
+
+    digest: Digest
+    size_bytes: int | None
+
+
+def lost(tx: sa.Connection, after: str, limit: int) -> tuple[list[Record], str]:
+    """Digests that repositories have and of whose bytes there is no record, and where the next page begins.
+
+    Up to *limit* links and manifests after a digest are looked at; the page is the last one when that is "".
+    """
+    key = {"after": after, "limit": limit}
+    pages = [list(tx.execute(statement, key).scalars()) for statement in (_LINKED_PAGE, _KEPT_PAGE)]
+    ends = [page[-1] for page in pages if len(page) == limit]
+    end = min(ends, default="")
+    seen = sorted({Digest(each) for page in pages for each in page if not end or each <= end})
+    known = recorded(tx, seen)
+    return [Record(each, None) for each in seen if each not in known], end
+
+
+def held(tx: sa.Connection, name: Repository, after: str, limit: int) -> list[Record]:
+    """Up to *limit* of what a repository has, blobs and manifests, after a digest."""
+    rows = tx.execute(_HELD_PAGE, {"of": names.find(tx, name), "after": after, "limit": limit})
+    return [Record(Digest(row.digest), row.size_bytes) for row in rows]
+
+
+def record(tx: sa.Connection, digest: Digest) -> Record:
+    """What is recorded of a digest's bytes."""
+    return Record(digest, tx.execute(_RECORD, {"digest": digest}).scalar())
+
+
+def payloads(tx: sa.Connection, digest: Digest) -> list[tuple[str, bytes]]:
+    """A manifest's bytes as each repository that has it would serve them."""
+    return [(row.name, bytes(row.payload)) for row in tx.execute(_PAYLOADS, {"digest": digest})]
+
+
+def affected_tags(tx: sa.Connection, name: Repository, digest: Digest) -> list[str]:
+    """The tags of a repository under which a digest cannot be pulled any more: those that lead to it."""
+    of = names.find(tx, name)
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting: list[str] = [digest]
+    while waiting and len(seen) < _AFFECTED_MAX:
+        each = waiting.pop()
+        if each not in seen:
+            seen.add(each)
+            key = {"of": of, "digest": each}
+            found.update(tx.execute(_TAGS, key).scalars())
+            waiting += tx.execute(_NAMING, key).scalars()
+    return sorted(found)
 
 
 def _entries(tx: sa.Connection, statement: sa.Select[Any], after: Entry | None, limit: int) -> list[Entry]:

@@ -42,7 +42,8 @@ _ROW = sa.select(manifest.c.id, manifest.c.media_type).where(
 )
 # A push keeps the manifest from being removed until its tags point to it; a removal waits for such pushes, and
 # then sees their tags. (The order of locks: blobs.py.)
-_KEEP = _ROW.with_for_update(read=True, key_share=True)
+_IS_RIGHT = (manifest.c.payload == bindparam("pushed", type_=sa.LargeBinary)).label("is_right")
+_KEEP = _ROW.add_columns(_IS_RIGHT).with_for_update(read=True, key_share=True)
 _HOLD = _ROW.with_for_update()
 _TAGS_TO = (
     sa.select(tag.c.name)
@@ -126,9 +127,11 @@ def put(
     repository_id = names.find_or_add(tx, name)
     blobs.keep_bytes(tx, stored.digest, len(stored.payload))
     key = {"repository_id": repository_id, "digest": stored.digest}
-    while (present := tx.execute(_KEEP, key).first()) is None:
+    while (present := tx.execute(_KEEP, {**key, "pushed": stored.payload}).first()) is None:
         if _insert(tx, repository_id, stored, document):
             break
+    if present is not None and not present.is_right:  # the database lost them
+        repair(tx, stored.digest, stored.payload)
     if present is not None and present.media_type != stored.media_type:
         _retype(tx, present.id, stored, document)
     if present is not None and not with_tags:  # a new one is a candidate anyway
@@ -175,6 +178,14 @@ def _retype(tx: sa.Connection, manifest_id: int, stored: Stored, document: Manif
         .values(media_type=stored.media_type, referrer=_referrer(stored, document))
     )
     changes.mark(tx)
+
+
+def repair(tx: sa.Connection, digest: Digest, payload: bytes) -> int:
+    """Write a manifest's bytes again wherever they are not these; returns in how many repositories."""
+    wrong = (manifest.c.digest == digest, manifest.c.payload != payload)
+    found = tx.execute(manifest.update().where(*wrong).values(payload=payload)).rowcount
+    changes.mark(tx)
+    return found
 
 
 def hold(tx: sa.Connection, name: Repository, digest: str) -> list[Tag] | None:

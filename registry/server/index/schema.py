@@ -315,3 +315,14 @@ pulled = sa.Table(
     sa.Column("at_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# Bytes that were found missing or wrong, until they are right again (damage.py).
+damage = sa.Table(
+    "damage",
+    metadata,
+    sa.Column("digest", text(), primary_key=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("reason", text(), nullable=False),
+    sa.Column("found_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -33,3 +33,20 @@ class Pace:
             ended = time.monotonic()
             if self._interval:
                 self._next = max(began + self._interval, ended + _IDLE_SHARE * (ended - began))
+
+
+class Flow:
+    """At most *bytes_per_second* on average; 0 means as fast as can be."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self._seconds_per_byte = 1 / bytes_per_second if bytes_per_second else 0.0
+        self._next = 0.0
+
+    async def spend(self, size_bytes: int) -> None:
+        """Return when so many bytes more may be read."""
+        if not self._seconds_per_byte:
+            await asyncio.sleep(0)
+            return
+        now = time.monotonic()
+        self._next = max(self._next, now) + size_bytes * self._seconds_per_byte
+        await asyncio.sleep(max(0.0, self._next - now))

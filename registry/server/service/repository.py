@@ -29,7 +29,7 @@ from registry.oci.manifest import Manifest
 from registry.oci.platform import LINUX_AMD64
 from registry.oci.reference import Repository, Tag
 from registry.server.auth.caller import Caller, require
-from registry.server.index import audit, blobs, manifests, names, tags
+from registry.server.index import audit, blobs, damage, manifests, names, tags
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.manifests import Stored
 from registry.server.service import immutable, publishing
@@ -241,10 +241,13 @@ class Repositories:
             data = await self._small.get(digest)
             if data is None:
                 data = await self._store.read(digest)
+                if Digest.of(data, digest.algorithm) != digest:  # kept in memory, they would outlive their repair
+                    raise ContentMissing(digest)
                 self._small.put(digest, data, len(data) + 200, self._small.moment)
             return data
         except ContentMissing:
             await self._links.size(repository, digest)  # it may have been deleted this very moment
+            await self._index.note(damage.suspect, digest)
             raise
 
     async def blob_address(self, digest: Digest) -> str | None:
