@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "registry"
 TOWERS = [
     [
         "cli",
+        "server.recovery",
         "server.wiring",
         "server.care",
         "server.federation",
@@ -30,7 +31,14 @@ TOWERS = [
 ]
 # Modules that every room, or only the named ones, may use.
 EVERYWHERE = {"registry", "registry.failpoints"}
-SETTINGS_READERS = {"cli", "server.wiring", "server.care", "server.federation", "server.storage"}
+SETTINGS_READERS = {
+    "cli",
+    "server.recovery",
+    "server.wiring",
+    "server.care",
+    "server.federation",
+    "server.storage",
+}
 LOG_WRITERS = {"cli"}
 
 ROOM_OF_PACKAGE = {

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli import care, migrate, output, settings
+from registry.cli import care, migrate, output, recovery, settings
 from registry.oci.errors import ConfigurationError
 from registry.oci.reference import Repository
 from registry.server import wiring
@@ -46,6 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run `hythe admin ARGUMENTS` and return its exit status."""
     options = parser().parse_args(arguments)
     try:
+        if options.family in recovery.FAMILIES:  # they work on an index that may not be there
+            return recovery.run(settings.load(options.config), _actor(), options)
         return asyncio.run(_run(options))
     except BrokenPipeError:  # whoever read what is printed has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -161,6 +163,7 @@ def _other_verbs(families: Families) -> None:
     audit.add_argument("--since", default="3650d", metavar="TIME", help="of the last 30d, 12h or 30m")
     families.add_parser("migrate", help=migrate.HELP, description=migrate.HELP)
     care.add_verbs(families)
+    recovery.add_verbs(families)
     key = _family(families, "key", "the keys that sign access tokens")
     _verb(key, "rotate", _key_rotate, "sign with a new key from now on; nobody is logged out")
     htpasswd = _family(families, "htpasswd", "htpasswd files (bcrypt)")

@@ -60,14 +60,14 @@ def migrate_postgres(url: str) -> tuple[str | None, str]:
     Returns the schema before and after. Raises ConfigurationError when a later release has written it, when
     the database cannot be reached, and when its tables are in use for so long that nothing could be changed.
     """
-    with _administering(url) as connection:
+    with administering(url) as connection:
         return upgrade(connection)
 
 
 def require_schema(url: str) -> None:
     """Raise ConfigurationError, with what to do about it, unless a database has this release's schema."""
-    with _administering(url) as connection:
-        present, head = _revisions(connection)
+    with administering(url) as connection:
+        present, head = revisions(connection)
     if present == head:
         return
     if present is not None and not _is_known(present):
@@ -77,7 +77,7 @@ def require_schema(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _administering(url: str) -> Iterator[sa.Connection]:
+def administering(url: str) -> Iterator[sa.Connection]:
     """A connection for somebody at a command line, to whom faults are told in words."""
     from registry.server.index.postgres import answer_to, postgres_engine  # slow to import
 
@@ -96,7 +96,7 @@ def _administering(url: str) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
-def _revisions(connection: sa.Connection) -> tuple[str | None, str]:
+def revisions(connection: sa.Connection) -> tuple[str | None, str]:
     """The schema that a database has, and the one of this release."""
     head = ScriptDirectory.from_config(_config(connection)).get_current_head()
     assert head is not None
@@ -118,7 +118,7 @@ def _from_the_future(revision: str) -> str:
 # Any number that no other program on the same database uses for its own advisory lock.
 _MIGRATION_LOCK = 0x6879746865
 
-_BEGIN = {
+BEGIN = {
     "sqlite": ("BEGIN IMMEDIATE",),
     # Waiting for a table in use keeps all others from it, so that is given up soon; an index may take long.
     "postgresql": (
@@ -131,16 +131,19 @@ _BEGIN = {
 }
 
 
-def upgrade(connection: sa.Connection) -> tuple[str | None, str]:
-    """Run the steps that are missing, all in one transaction; returns the schema before and after."""
-    present, head = _revisions(connection)
-    if present == head:
+def upgrade(connection: sa.Connection, to: str = "head") -> tuple[str | None, str]:
+    """Run the steps that are missing, all in one transaction; returns the schema before and after.
+
+    With *to*, only up to there, in a database that has none yet.
+    """
+    present, head = revisions(connection)
+    if present == head or (to != "head" and present is not None):
         return present, head
-    for statement in _BEGIN[connection.dialect.name]:
+    for statement in BEGIN[connection.dialect.name]:
         connection.exec_driver_sql(statement)
     try:
-        present, head = _revisions(connection)  # another process may have run them while this one waited
-        command.upgrade(_config(connection), "head")
+        present, head = revisions(connection)  # another process may have run them while this one waited
+        command.upgrade(_config(connection), to)
     except CommandError as error:
         connection.exec_driver_sql("ROLLBACK")
         if present is not None and not _is_known(present):

@@ -68,7 +68,7 @@ class Examiner:
         self.read_bytes = 0
 
     async def everything(self, after: str = "") -> AsyncIterator[list[Record]]:
-        """Pages of all digests with bytes or in need of them: those with a record first, in order after *after*."""
+        """Pages of all digests with bytes or in need of them; those with a record first, in order after one."""
         last = Entry(BYTES, Digest(after), False) if after else None
         while entries := await self._index.read(inventory.records, last, _PAGE):
             yield [Record(each.digest, each.size_bytes) for each in entries]
