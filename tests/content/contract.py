@@ -17,6 +17,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -509,6 +510,48 @@ class BlobStoreContract:
             await upload.append([data])
             await upload.commit(Digest.of(data, "sha512"))
         assert await is_whole(store, Digest.of(data, "sha512"), data)
+
+    # --- copies that are wrong
+
+    async def test_a_copy_is_known_by_its_length_and_there_is_none_of_what_is_not_here(
+        self, store: BlobStore
+    ) -> None:
+        data = unique(5000)
+        digest = Digest.of(data)
+        assert await store.copy_of(digest) is None
+        await committed(store, new_session(), NOTHING, digest, *split(data, 1000))
+        copy = await store.copy_of(digest)
+        assert copy is not None
+        assert copy.size_bytes == 5000
+        assert copy == await store.copy_of(digest)
+
+    async def test_what_is_set_aside_is_gone_and_may_be_published_again(
+        self, store: BlobStore, elsewhere: BlobStore
+    ) -> None:
+        data = unique(5000)
+        digest = Digest.of(data)
+        for _ in range(2):
+            await committed(store, new_session(), NOTHING, digest, *split(data, 1000))
+            assert await opened_content(elsewhere, digest) == data
+            copy = await elsewhere.copy_of(digest)
+            assert copy is not None
+            await store.preserve(digest, copy)
+            assert await is_whole(store, digest, data), "that alone changes nothing"
+            assert await asyncio.to_thread(store.set_aside, digest, copy)
+            await store.free()
+            assert not await is_whole(store, digest, data)
+            assert not await is_whole(elsewhere, digest, data)
+        assert await asyncio.to_thread(store.set_aside, digest, None), "there is none, as was said"
+
+    async def test_another_copy_than_the_one_that_was_looked_at_is_left_alone(self, store: BlobStore) -> None:
+        data = unique(5000)
+        digest = Digest.of(data)
+        await committed(store, new_session(), NOTHING, digest, *split(data, 1000))
+        copy = await store.copy_of(digest)
+        assert copy is not None
+        for seen in (None, replace(copy, mark="another")):
+            assert not await asyncio.to_thread(store.set_aside, digest, seen)
+        assert await is_whole(store, digest, data)
 
     @every_algorithm
     async def test_a_wrong_digest_leaves_the_upload_as_it_was(self, store: BlobStore, algorithm: str) -> None:
