@@ -9,6 +9,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from registry.content.store import BlobStore
+from registry.oci.digest import Digest
+from registry.server.index.engine import Index
+from registry.server.index.inventory import Record
+from registry.server.service.examine import Examiner, Finding
+from registry.server.service.mend import Mender, Outcome
 from tests.care.conftest import Admin, StartServer, client
 from tests.care.damage import Vandal
 from tests.gc.keeper import Keeper
@@ -255,3 +261,38 @@ def test_what_nobody_has_any_more_is_nobodys_damage(near: WarmServer, hythe: Adm
 def test_a_mistake_at_the_command_line_is_a_sentence(near: WarmServer, hythe: Admin) -> None:
     assert "--all" in hythe(near, "verify")[2]
     assert "not known" in hythe(near, "verify", "absent/repo")[2]
+
+
+def test_a_full_collection_names_what_waits_for_a_push(near: WarmServer, hythe: Admin) -> None:
+    with client(near) as http:
+        layer = blob()
+        push_tagged(http, REPOSITORY, "v1", layer)
+        assert hythe(near, "gc", "--full")[0] == 0
+        Vandal(near).remove(layer.digest)
+        hythe(near, "scrub")
+        status, _, err = hythe(near, "gc", "--full")
+        assert status == 1
+        assert f"missing: {layer.digest}" in err
+        assert REPOSITORY in err
+        push_blob(http, REPOSITORY, layer)
+        assert hythe(near, "gc", "--full")[0] == 0
+        Keeper(near.data).check()
+
+
+def test_a_push_between_the_look_and_the_deed_is_left_alone(near: WarmServer) -> None:
+    keeper, layer = Keeper(near.data), blob(3000)
+
+    async def look(opened: Index, store: BlobStore) -> Finding:
+        found = await Examiner(opened, store).examine(Record(Digest(layer.digest), 3000))
+        assert found is not None
+        return found
+
+    with client(near) as http:
+        push_tagged(http, REPOSITORY, "v1", layer)
+        for harm in (Vandal(near).flip, Vandal(near).remove):
+            harm(layer.digest)
+            finding = keeper.run(look)
+            push_blob(http, REPOSITORY, layer)
+            assert keeper.run(lambda i, s, f=finding: Mender(i, s).mend(f)) is Outcome.CHANGED  # type: ignore[misc]
+            assert there(http, REPOSITORY, layer)
+            assert pulled(http, REPOSITORY, layer)

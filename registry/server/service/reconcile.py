@@ -71,6 +71,7 @@ class Reconciliation:
             self.found.records += len(records)
             await self._add([each for each in records if each.is_loose])
             await self._look_for(records)
+        await self._name_lost()
         async for digests in _batches(self._store.digests()):
             self.found.stored += len(digests)
             await self._lease.is_kept()
@@ -114,6 +115,18 @@ class Reconciliation:
             for each, size_bytes in zip(some, sizes, strict=True):
                 if size_bytes != each.size_bytes and not each.is_loose:
                     await self._report(each)
+
+    async def _name_lost(self) -> None:
+        """What repositories have and there is no record of: its bytes were found wrong, and wait for a push."""
+        after = ""
+        while True:
+            lost, after = await self._index.read(inventory.lost, after, _PAGE)
+            for each in lost:
+                holders = await self._index.read(inventory.holders, each.digest)
+                self.found.missing.append(Missing(each.digest, 0, holders))
+            if not after:
+                break
+            await self._lease.is_kept()
 
     async def _report(self, entry: inventory.Entry) -> None:
         holders = await self._index.read(inventory.holders, entry.digest)
