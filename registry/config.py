@@ -228,7 +228,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         return self.accounts.is_federated() or not is_loopback(self.server.host)
 
     def has_scrub(self) -> bool:
-        """Whether the server reads its bytes again: as set, else where reading them costs nothing."""
+        """Whether the server reads all bytes again: as set, else where reading them costs nothing."""
         if self.scrub.enabled != "auto":
             return self.scrub.enabled == "always"
         return self.storage.kind == "directory"

@@ -64,7 +64,8 @@ def make_scrub(settings: Settings, index: Index, store: BlobStore, bytes_per_sec
     """The scrub of the settings, or one of another speed."""
     chosen = settings.scrub
     speed = chosen.bytes_per_second if bytes_per_second is None else bytes_per_second
-    return Scrub(index, Examiner(index, store, speed), Mender(index, store), chosen.every_days * 86_400)
+    every_seconds = chosen.every_days * 86_400 if settings.has_scrub() else None
+    return Scrub(index, Examiner(index, store, speed), Mender(index, store), every_seconds)
 
 
 async def limits(settings: Settings, index: Index) -> Rules:
@@ -98,7 +99,7 @@ def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[C
 
         yield _again_and_again(_RETENTION_SECONDS, retain_hourly)
 
-    if settings.has_scrub():
+    if settings.scrub.enabled != "never":
         scrubber = make_scrub(settings, index, store)
 
         async def scrub_what_is_due() -> None:

@@ -46,9 +46,9 @@ class Tally:
 
 
 class Scrub:
-    """Scrubs one registry, every *every_seconds*."""
+    """Scrubs one registry, every *every_seconds*; None: it begins no pass by itself."""
 
-    def __init__(self, index: Index, examiner: Examiner, mender: Mender, every_seconds: float) -> None:
+    def __init__(self, index: Index, examiner: Examiner, mender: Mender, every_seconds: float | None) -> None:
         self._index = index
         self._examiner = examiner
         self._mender = mender
@@ -60,6 +60,8 @@ class Scrub:
         return await self._is_pass_due() or await self._index.read(damage.any_to_see)
 
     async def _is_pass_due(self) -> bool:
+        if self._every_seconds is None:
+            return False
         job = await self._index.read(jobs.get, JOB)
         return job.finished_ms is None or now_ms() - job.finished_ms >= self._every_seconds * 1000
 
