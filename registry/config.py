@@ -120,6 +120,16 @@ class GcSettings(Struct, frozen=True, forbid_unknown_fields=True):
     untagged: Literal["keep", "delete"] = "keep"
 
 
+class ReplicaSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Another registry that may have what this one lost."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^?#\s\"<>]+$")]
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    hosts: tuple[str, ...] = ()
+
+
 class ScrubSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How often all bytes are read again and compared with their digests."""
 
@@ -127,6 +137,7 @@ class ScrubSettings(Struct, frozen=True, forbid_unknown_fields=True):
     interval_seconds: Seconds = 60.0
     bytes_per_second: NotNegative = 5_000_000
     every_days: Annotated[float, Meta(gt=0)] = 30.0
+    replicas: tuple[ReplicaSettings, ...] = ()
 
 
 class RetentionRule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -352,7 +363,7 @@ def _overrides(environment: Mapping[str, str]) -> dict[Place, Any]:
 
 def _value_of(name: str, text: str, kind: Any) -> Any:
     """A variable's value: lists of words are separated by commas or spaces; what has an inside is JSON or YAML."""
-    if get_origin(kind) is tuple and get_args(kind)[0] not in (CiRule, RetentionRule):
+    if get_origin(kind) is tuple and get_args(kind)[0] not in (CiRule, RetentionRule, ReplicaSettings):
         return [part for part in text.replace(",", " ").split() if part]
     if get_origin(kind) not in (tuple, dict):
         return text

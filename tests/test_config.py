@@ -84,6 +84,7 @@ def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: 
         "HYTHE_POLICY_SPARSE": "all",
         "HYTHE_GC_UNTAGGED": "delete",
         "HYTHE_SCRUB_ENABLED": "always",
+        "HYTHE_SCRUB_REPLICAS": '[{"url": "https://other.example.com"}]',
         "HYTHE_RETENTION": '[{"repositories": "*", "keep_last": 3}]',
         "HYTHE_LOGGING_LEVEL": "error",
         "HYTHE_LOGGING_FORMAT": "json",

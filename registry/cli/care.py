@@ -54,7 +54,9 @@ def _add(families: Any, name: str, help_text: str, dry_run: bool = True) -> argp
 async def run(settings: Settings, index: Index, actor: Actor, options: argparse.Namespace) -> int:
     """Run one of the verbs and return its exit status."""
     if options.family == "verify":
-        return await _with_store(settings, lambda store: verify.run(index, store, options))
+        return await _with_store(
+            settings, lambda store: verify.run(index, store, care.make_mender(settings, index, store), options)
+        )
     if options.what in ("pause", "resume"):
         await index.write(jobs.pause, options.family, options.what == "pause", actor.name, actor.address)
         return 0

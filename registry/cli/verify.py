@@ -37,7 +37,7 @@ def add_verb(families: Any) -> None:
     made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
-async def run(index: Index, store: BlobStore, options: argparse.Namespace) -> int:
+async def run(index: Index, store: BlobStore, mender: Mender, options: argparse.Namespace) -> int:
     """Verify, print what is wrong, and return the exit status."""
     if options.all == bool(options.repositories):
         raise ConfigurationError("say which repositories, or --all")
@@ -52,7 +52,7 @@ async def run(index: Index, store: BlobStore, options: argparse.Namespace) -> in
             finding = await examiner.examine(record)
             tally.examined += 1
             if finding is not None:
-                await _tell(index, store, finding, tally, options)
+                await _tell(index, store, mender, finding, tally, options)
     tally.read_bytes = examiner.read_bytes
     if options.json:
         output.as_json(asdict(tally))
@@ -72,10 +72,10 @@ async def _records(examiner: Examiner, repositories: list[Repository]) -> AsyncI
 
 
 async def _tell(
-    index: Index, store: BlobStore, finding: Finding, tally: _Tally, options: argparse.Namespace
+    index: Index, store: BlobStore, mender: Mender, finding: Finding, tally: _Tally, options: argparse.Namespace
 ) -> None:
     places = await Examiner(index, store).places(finding.digest)
-    outcome = await _heal(index, store, finding) if options.heal else ""
+    outcome = await _heal(index, store, mender, finding) if options.heal else ""
     entry = {
         "digest": finding.digest,
         "problem": str(finding.problem),
@@ -91,11 +91,11 @@ async def _tell(
         print(f"    {_shown(place)}")
 
 
-async def _heal(index: Index, store: BlobStore, finding: Finding) -> str:
+async def _heal(index: Index, store: BlobStore, mender: Mender, finding: Finding) -> str:
     """Mend it, if it is still so after a look at the bytes themselves."""
     record = await index.read(inventory.record, finding.digest)
     again = await Examiner(index, store).examine(record)
-    return "healed" if again is None else str(await Mender(index, store).mend(again))
+    return "healed" if again is None else str(await mender.mend(again))
 
 
 def _shown(place: Place) -> str:

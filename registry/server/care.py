@@ -7,10 +7,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict
+from pathlib import Path
 
-from registry.config import Settings
+from registry.config import ReplicaSettings, Settings
 from registry.content.store import BlobStore
-from registry.oci.errors import Unavailable
+from registry.oci.errors import ConfigurationError, Unavailable
 from registry.server.index import jobs
 from registry.server.index.engine import Index
 from registry.server.index.names import now_ms
@@ -20,9 +21,11 @@ from registry.server.service.collect_plan import Rules
 from registry.server.service.examine import Examiner
 from registry.server.service.immutable import TagPattern
 from registry.server.service.mend import Mender
+from registry.server.service.replicas import Replicas
 from registry.server.service.retain import Retention
 from registry.server.service.retention_plan import Rule
 from registry.server.service.scrub import Scrub
+from registry.transfer.replica import Replica
 
 log = logging.getLogger("hythe.care")
 
@@ -65,7 +68,22 @@ def make_scrub(settings: Settings, index: Index, store: BlobStore, bytes_per_sec
     chosen = settings.scrub
     speed = chosen.bytes_per_second if bytes_per_second is None else bytes_per_second
     every_seconds = chosen.every_days * 86_400 if settings.has_scrub() else None
-    return Scrub(index, Examiner(index, store, speed), Mender(index, store), every_seconds)
+    return Scrub(index, Examiner(index, store, speed), make_mender(settings, index, store), every_seconds)
+
+
+def make_mender(settings: Settings, index: Index, store: BlobStore) -> Mender:
+    """What mends, with the replicas of the settings. Raises ConfigurationError."""
+    return Mender(index, store, Replicas(index, store, [_replica(each) for each in settings.scrub.replicas]).heal)
+
+
+def _replica(chosen: ReplicaSettings) -> Replica:
+    password = chosen.password
+    if chosen.password_file:
+        try:
+            password = Path(chosen.password_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"scrub.replicas: {chosen.password_file}: {error}") from None
+    return Replica(chosen.url, chosen.username, password, chosen.hosts)
 
 
 async def limits(settings: Settings, index: Index) -> Rules:
@@ -77,6 +95,8 @@ def check(settings: Settings) -> None:
     """Raise ConfigurationError for rules that cannot be used."""
     immutable_tags(settings)
     make_retention(settings, index=None)  # type: ignore[arg-type]
+    for each in settings.scrub.replicas:
+        _replica(each)
 
 
 def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[Coroutine[None, None, None]]:

@@ -44,6 +44,7 @@ _PAGE = (
 )
 _ANY_TO_SEE = sa.select(damage.c.digest).where(_RECORDED).limit(1)
 _COUNT = sa.select(sa.func.count()).select_from(damage).where(sa.not_(_RECORDED))
+_SIZE = sa.select(damage.c.size_bytes).where(_KEY)
 _FORGET = damage.delete().where(_KEY)
 
 
@@ -69,6 +70,11 @@ def suspect(tx: sa.Connection, digest: Digest) -> None:
 def forget(tx: sa.Connection, digest: Digest) -> None:
     """The bytes of a digest are right."""
     tx.execute(_FORGET, {"named": digest})
+
+
+def size(tx: sa.Connection, digest: Digest) -> int:
+    """How long the bytes of a digest were when they were found wrong; 0 when that is not known."""
+    return int(tx.execute(_SIZE, {"named": digest}).scalar() or 0)
 
 
 def page(tx: sa.Connection, after: str, limit: int) -> Sequence[Damage]:

@@ -11,7 +11,7 @@ from registry.content.store import BlobStore, Copy
 from registry.oci.digest import Digest, Hasher
 from registry.oci.errors import ContentMissing, NameUnknown
 from registry.oci.reference import Repository
-from registry.server.index import inventory, names
+from registry.server.index import damage, inventory, names
 from registry.server.index.candidates import BYTES
 from registry.server.index.engine import Index
 from registry.server.index.inventory import Entry, Record
@@ -98,7 +98,10 @@ class Examiner:
             finding = Finding(record.digest, record.size_bytes or 0, Problem.INDEX)
         if finding is None or await self._is_gone(record):
             return None
-        return replace(finding, is_recorded=record.size_bytes is not None)
+        if record.size_bytes is not None:
+            return finding
+        size_bytes = finding.size_bytes or await self._index.read(damage.size, record.digest)
+        return replace(finding, size_bytes=size_bytes, is_recorded=False)
 
     async def _examine_bytes(self, record: Record, payload: bytes | None) -> Finding | None:
         copy = await self._store.copy_of(record.digest)

@@ -126,7 +126,7 @@ class Mender:
         async def put() -> None:
             await self._store.put(digest, [payload])
 
-        await publishing.publish(self._index, self._store, digest, put, _recorded, digest, len(payload))
+        await publishing.publish(self._index, self._store, digest, put, healed, digest, len(payload))
 
     async def _record(self, finding: Finding) -> None:
         """The bytes are there and right: say so. Raises _OtherCopy when they went meanwhile."""
@@ -136,7 +136,7 @@ class Mender:
                 raise _OtherCopy
 
         await publishing.publish(
-            self._index, self._store, finding.digest, look, _recorded, finding.digest, finding.size_bytes
+            self._index, self._store, finding.digest, look, healed, finding.digest, finding.size_bytes
         )
 
     async def _mend_index(self, finding: Finding) -> Outcome:
@@ -180,12 +180,15 @@ def _acquit(tx: Transaction, finding: Finding, until_ms: int, done: bool) -> Non
         _forget(tx, finding)
 
 
-def _recorded(tx: Transaction, digest: Digest, size_bytes: int) -> None:
+def healed(tx: Transaction, digest: Digest, size_bytes: int, payload: bytes | None = None, by: str = "") -> None:
+    """Record that the store has the right bytes of a digest; *payload* are those of a manifest for the index."""
     blobs.keep_bytes(tx, digest, size_bytes)
     blobs.correct_size(tx, digest, size_bytes)
+    if payload is not None:
+        manifests.repair(tx, digest, payload)
     damage.forget(tx, digest)
     changes.mark(tx)
-    audit.write(tx, *ACTOR, "blob.heal", digest)
+    audit.write(tx, *ACTOR, "blob.heal", digest, "done", **({"by": by} if by else {}))
 
 
 def _repair(tx: Transaction, digest: Digest, payload: bytes) -> None:
