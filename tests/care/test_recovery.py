@@ -405,3 +405,26 @@ def run(warm: Forker, server: WarmServer, directory: Path, words: list[str], fai
         ["admin", "--config", str(path), *words], environment, directory / "log", directory / "reached"
     )
     return process.wait(60)
+
+
+def test_a_backup_may_go_to_standard_output(near: WarmServer, warm: Forker, hythe: Admin, tmp_path: Path) -> None:
+    assert run(warm, near, tmp_path, ["backup", "create", "-"]) == 0
+    (tmp_path / "log").rename(tmp_path / "piped.gz")
+    listed = json.loads(hythe(near, "backup", "list", str(tmp_path / "piped.gz"), "--json")[1])
+    assert [each["whole"] for each in listed] == [True]
+
+
+def test_an_index_that_is_damaged_is_a_sentence(near: WarmServer, hythe: Admin, backups: Path) -> None:
+    file = backed_up(near, hythe, backups)
+    near.stop()
+    lose_index(near)
+    (near.data / "index.sqlite3").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    for words in (
+        ["backup", "create", str(backups / "new")],
+        ["backup", "restore", "--force", str(file)],
+        ["rebuild"],
+    ):
+        assert "is damaged, or no index" in hythe(near, *words)[2]
+    lose_index(near)
+    assert "there is no index" in hythe(near, "backup", "create", str(backups))[2]
+    assert [path.name for path in backups.iterdir()] == [file.name]

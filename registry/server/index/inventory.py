@@ -96,9 +96,15 @@ _LINKED_PAGE = _LINKED.distinct().order_by(blob_link.c.digest).limit(bindparam("
 _KEPT = sa.select(manifest.c.digest).where(manifest.c.digest > bindparam("after"))
 _KEPT_PAGE = _KEPT.distinct().order_by(manifest.c.digest).limit(bindparam("limit"))
 _OF: sa.BindParameter[int] = bindparam("of")
-_HELD = sa.union(
-    _LINKED.where(blob_link.c.repository_id == _OF), _KEPT.where(manifest.c.repository_id == _OF)
-).subquery()
+
+
+def _first(statement: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+    """The first of a repository, found by its key, so that a page costs the same in a large one."""
+    mine = statement.where(table.c.repository_id == _OF).order_by(table.c.digest).limit(bindparam("limit"))
+    return sa.select(mine.subquery().c.digest)
+
+
+_HELD = sa.union(_first(_LINKED, blob_link), _first(_KEPT, manifest)).subquery()
 _HELD_PAGE = (
     sa.select(_HELD.c.digest, blob.c.size_bytes)
     .outerjoin(blob, blob.c.digest == _HELD.c.digest)

@@ -40,18 +40,27 @@ def migrate_sqlite(path: Path) -> tuple[str | None, str]:
     it is no database.
     """
     turn = os.open(path.with_name(path.name + ".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    engine = sqlite_engine(path)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        with database_faults_are_answers(), engine.connect() as connection:
+        with administering_sqlite(path) as connection:
             return upgrade(connection)
+    finally:
+        os.close(turn)
+
+
+@contextlib.contextmanager
+def administering_sqlite(path: Path) -> Iterator[sa.Connection]:
+    """A connection to the file *path* for somebody at a command line, to whom faults are told in words."""
+    engine = sqlite_engine(path)
+    try:
+        with database_faults_are_answers(), engine.connect() as connection:
+            yield connection
     except sa.exc.DatabaseError as error:
         if getattr(error.orig, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             raise ConfigurationError(f"{path} is damaged, or no index at all: {error.orig}") from None
         raise
     finally:
         engine.dispose()
-        os.close(turn)
 
 
 def migrate_postgres(url: str) -> tuple[str | None, str]:

@@ -29,7 +29,6 @@ import sqlalchemy as sa
 from registry import failpoints
 from registry.oci.errors import ConfigurationError, HytheError
 from registry.server.index import dialects, migrate, schema
-from registry.server.index.engine import sqlite_engine
 from registry.server.index.names import now_ms
 
 _VERSION = 1
@@ -64,12 +63,8 @@ def connection(place: Path | str) -> Iterator[sa.Connection]:
         with migrate.administering(place) as opened:
             yield opened
         return
-    engine = sqlite_engine(place)
-    try:
-        with engine.connect() as opened:
-            yield opened
-    finally:
-        engine.dispose()
+    with migrate.administering_sqlite(place) as opened:
+        yield opened
 
 
 # --- writing
@@ -238,11 +233,14 @@ class _Reader:
             raise BackupInvalid("the backup is damaged: something follows its end")
 
     def _rows(self, table: dict[str, Any]) -> Iterator[list[Any]]:
-        binary = [table["columns"].index(name) for name in table["binary"]]
-        while isinstance(values := self._next(), list):
-            for place in binary:
-                values[place] = base64.b64decode(values[place])
-            yield values
+        try:
+            binary = [table["columns"].index(name) for name in table["binary"]]
+            while isinstance(values := self._next(), list):
+                for place in binary:
+                    values[place] = base64.b64decode(values[place])
+                yield values
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise BackupInvalid("the backup is damaged: a row is none") from None
         self._waiting = values
 
 
