@@ -12,7 +12,8 @@ from registry.oci.errors import ConfigurationError, Unavailable
 from registry.server import storage, wiring
 from registry.server.index import audit, jobs, recovered, snapshot
 from registry.server.index.engine import Index, Transaction
-from registry.server.index.snapshot import Contents, NotEmpty
+from registry.server.index.snapshot import Contents
+from registry.server.index.snapshot_load import NotEmpty
 from registry.server.service import backup, collect, lease, rebuild
 from registry.server.service.accounts import Actor
 from registry.server.service.rebuild import Found, Rebuilding
@@ -59,7 +60,7 @@ async def rebuild_index(settings: Settings, file: Path | None, actor: Actor, add
         is_begun = (await index.read(jobs.get, rebuild.JOB)).finished_ms is None and file is not None
         if not (add or is_begun) and await index.read(recovered.others, rebuild.REPOSITORY):
             raise NotEmpty("the index has repositories; --add adds what the storage has and the index has not")
-        async with lease.take(index, collect.JOB) as taken:
+        async with lease.take_in_time(index, collect.JOB) as taken:
             if taken is None:
                 raise Unavailable("a collection is under way; stop the servers, or: hythe admin gc pause")
             if not is_begun:

@@ -16,9 +16,10 @@ from typing import Any, BinaryIO, cast
 
 from registry.content import disk
 from registry.oci.errors import ConfigurationError
-from registry.server.index import migrate, snapshot
+from registry.server.index import migrate, snapshot, snapshot_load
 from registry.server.index.engine import Transaction
-from registry.server.index.snapshot import BackupInvalid, Contents
+from registry.server.index.snapshot import Contents
+from registry.server.index.snapshot_load import BackupInvalid
 
 SUFFIX = ".hythe-backup.gz"
 _LEVEL = 3  # a third of the time of the default, for a few percent more bytes
@@ -76,7 +77,7 @@ def examine(path: Path) -> Contents:
     """What a backup has, all of which is read. Raises BackupInvalid."""
     with lines(path) as found:
         try:
-            return snapshot.contents(found)
+            return snapshot_load.contents(found)
         except BackupInvalid as error:
             raise BackupInvalid(f"{path}: {error}") from None
 
@@ -101,7 +102,7 @@ def restore(
                 "file or an empty database, which is then brought to this release's schema"
             )
         with lines(path) as found:
-            loaded = snapshot.load(tx, found, replace, then)
+            loaded = snapshot_load.load(tx, found, replace, then)
         migrate.upgrade(tx)
     return loaded
 

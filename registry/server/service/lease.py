@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -37,6 +38,18 @@ class Lease:
             return True
         self._renewed = time.monotonic()
         return await self._index.note(leases.renew, self._name, self.holder, _SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def take_in_time(index: Index, name: str, seconds: float = _SECONDS + 10) -> AsyncIterator[Lease | None]:
+    """As `take`, but a holder is waited for; by default as long as one who died still has it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        async with take(index, name) as taken:
+            if taken is not None or time.monotonic() > deadline:
+                yield taken
+                return
+        await asyncio.sleep(1)
 
 
 @contextlib.asynccontextmanager
