@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 import signal
@@ -444,3 +445,41 @@ def test_an_index_that_is_damaged_is_a_sentence(near: WarmServer, hythe: Admin, 
     lose_index(near)
     assert "there is no index" in hythe(near, "backup", "create", str(backups))[2]
     assert [path.name for path in backups.iterdir()] == [file.name]
+
+
+def test_a_backup_of_an_older_release_is_brought_to_this_ones_schema(
+    near: WarmServer, hythe: Admin, backups: Path
+) -> None:
+    with client(near) as http:
+        pushed = push_some(http)
+        file = backed_up(near, hythe, backups)
+    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+    header = json.loads(lines[0])
+    assert header["schema"] > "0005"
+    kept = [line for line in lines[1:-1] if not line.startswith(b'{"table":"damage"')]  # which that one had not
+    text = b"".join([json.dumps({**header, "schema": "0005"}).encode() + b"\n", *kept])
+    end = json.dumps({"sha256": hashlib.sha256(text).hexdigest(), "rows": 0}).encode() + b"\n"
+    file.write_bytes(gzip.compress(text + end))
+    near.stop()
+    assert "restore it into a new file" in hythe(near, "backup", "restore", "--force", str(file))[2]
+    lose_index(near)
+    assert hythe(near, "backup", "restore", str(file))[0] == 0
+    near.start()
+    with client(near) as http:
+        check_tags(http, pushed)
+    assert hythe(near, "verify", "--all")[0] == 0
+
+
+def test_a_backup_of_a_later_release_is_refused(near: WarmServer, hythe: Admin, backups: Path) -> None:
+    file = backed_up(near, hythe, backups)
+    near.stop()
+    for old, new in ((b'"hythe_backup":1', b'"hythe_backup":2'), (b'"schema":"0', b'"schema":"9')):
+        lines = gzip.decompress(file.read_bytes()).replace(old, new, 1).splitlines(keepends=True)
+        text = b"".join(lines[:-1])
+        end = json.dumps({"sha256": hashlib.sha256(text).hexdigest(), "rows": 0}).encode() + b"\n"
+        other = backups / "other.gz"
+        other.write_bytes(gzip.compress(text + end))
+        lose_index(near)
+        status, _, err = hythe(near, "backup", "restore", str(other))
+        assert status == 1
+        assert "later release" in err or "does not know" in err

@@ -296,3 +296,18 @@ def test_a_push_between_the_look_and_the_deed_is_left_alone(near: WarmServer) ->
             assert keeper.run(lambda i, s, f=finding: Mender(i, s).mend(f)) is Outcome.CHANGED  # type: ignore[misc]
             assert there(http, REPOSITORY, layer)
             assert pulled(http, REPOSITORY, layer)
+
+
+def test_right_bytes_that_an_operator_puts_back_are_taken_for_right(near: WarmServer, hythe: Admin) -> None:
+    with client(near) as http:
+        layer = blob(3000)
+        push_tagged(http, REPOSITORY, "v1", layer)
+        path = near.data / "blobs" / "sha256" / layer.digest[7:9] / layer.digest[7:]
+        Vandal(near).flip(layer.digest)
+        assert hythe(near, "scrub")[0] == 1
+        path.write_bytes(layer.data)
+        assert "no record" in hythe(near, "verify", REPOSITORY)[1]
+        assert hythe(near, "verify", "--all", "--heal")[0] == 0
+        assert pulled(http, REPOSITORY, layer)
+        assert hythe(near, "verify", "--all")[0] == 0
+        assert json.loads(hythe(near, "scrub", "status", "--json")[1])["damaged"] == 0

@@ -79,7 +79,7 @@ def require_schema(url: str) -> None:
         present, head = revisions(connection)
     if present == head:
         return
-    if present is not None and not _is_known(present):
+    if present is not None and not is_known(present):
         raise ConfigurationError(_from_the_future(present))
     found = "is empty" if present is None else f"has schema {present}"
     raise ConfigurationError(f"the database {found}, this release needs schema {head}; run: hythe admin migrate")
@@ -112,7 +112,8 @@ def revisions(connection: sa.Connection) -> tuple[str | None, str]:
     return MigrationContext.configure(connection).get_current_revision(), head
 
 
-def _is_known(revision: str) -> bool:
+def is_known(revision: str) -> bool:
+    """Whether this release knows a schema."""
     steps = ScriptDirectory.from_config(_config()).walk_revisions()
     return revision in {step.revision for step in steps}
 
@@ -155,7 +156,7 @@ def upgrade(connection: sa.Connection, to: str = "head") -> tuple[str | None, st
         command.upgrade(_config(connection), to)
     except CommandError as error:
         connection.exec_driver_sql("ROLLBACK")
-        if present is not None and not _is_known(present):
+        if present is not None and not is_known(present):
             raise ConfigurationError(_from_the_future(present)) from error
         raise
     except BaseException:

@@ -94,6 +94,8 @@ def restore(
     Killed at any moment, it is what it was or all of that. Raises BackupInvalid, NotEmpty, and ConfigurationError
     when the tables are those of another release.
     """
+    if not migrate.is_known(known.schema):
+        raise BackupInvalid(f"{path} is from a later release (schema {known.schema}); restore it with that one")
     with snapshot.connection(place) as tx:
         present = migrate.revisions(tx)[0] or migrate.upgrade(tx, known.schema)[0] or known.schema
         if present != known.schema:
