@@ -34,7 +34,7 @@ from tests.support.oci import (
     push_manifest,
     tags_path,
 )
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, shared
 from tests.support.warm import Forker, WarmServer
 
 REPOSITORY, OTHER = "team/app", "team/other"
@@ -82,6 +82,8 @@ def check_digests(http: httpx.Client, repository: str, pushed: Pushed) -> None:
 
 
 def lose_index(server: WarmServer) -> None:
+    if "index" in server.settings:
+        server.settings["index"]["url"] = shared().url(shared().empty_database())
     for path in server.data.glob("index.sqlite3*"):
         path.unlink()
 
@@ -288,14 +290,15 @@ def test_what_is_missing_after_a_restore_is_told_and_pushed_again(
 
 @pytest.fixture
 def registry_of(request: pytest.FixtureRequest, start: StartServer) -> Iterator[WarmServer]:
-    if request.param == "bucket":
+    if request.param.startswith("bucket"):
         moto: s3.Moto = request.getfixturevalue("moto")
-        yield start(storage=moto.settings(part_size_bytes=5 << 20))
+        index = {"url": shared().url(shared().database())}
+        yield start(index=index, storage=moto.settings(part_size_bytes=5 << 20))
     else:
         yield start()
 
 
-@pytest.mark.parametrize("registry_of", ["directory", "bucket"], indirect=True)
+@pytest.mark.parametrize("registry_of", ["directory and SQLite", "bucket and PostgreSQL"], indirect=True)
 def test_without_an_index_everything_is_found_by_digest_and_with_a_backup_by_tag(
     registry_of: WarmServer, hythe: Admin, backups: Path
 ) -> None:
