@@ -108,6 +108,8 @@ class PolicySettings(Struct, frozen=True, forbid_unknown_fields=True):
     delete_enabled: bool = True
     sparse: Literal["none", "indexes", "all"] = "none"
     immutable_tags: tuple[str, ...] = ()
+    history_days: Annotated[float, Meta(ge=0, le=36_500)] = 30.0
+    quotas: dict[str, int | str] = {}
 
 
 class GcSettings(Struct, frozen=True, forbid_unknown_fields=True):

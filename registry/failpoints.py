@@ -36,6 +36,9 @@ CARE = (
     "rebuild.recovered",
 )
 
+# What comes to pass when something is brought back.
+RESTORE = ("restore.shown", "restore.done")
+
 POINTS = (
     "upload.created",
     "upload.written",
@@ -55,6 +58,7 @@ POINTS = (
     "upload.cancelled",
     *COLLECTION,
     *CARE,
+    *RESTORE,
 )
 
 

@@ -86,6 +86,7 @@ def test_every_setting_has_a_variable_that_wins_over_the_file(name: str, place: 
         "HYTHE_SCRUB_ENABLED": "always",
         "HYTHE_SCRUB_REPLICAS": '[{"url": "https://other.example.com"}]',
         "HYTHE_RETENTION": '[{"repositories": "*", "keep_last": 3}]',
+        "HYTHE_POLICY_QUOTAS": '{"team/*": "10GiB"}',
         "HYTHE_LOGGING_LEVEL": "error",
         "HYTHE_LOGGING_FORMAT": "json",
         "HYTHE_SERVER_TLS_CERTIFICATE": readable,

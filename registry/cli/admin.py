@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli import care, migrate, output, recovery, settings
+from registry.cli import care, history, migrate, output, recovery, settings
 from registry.oci.errors import ConfigurationError
 from registry.oci.reference import Repository
 from registry.server import wiring
@@ -65,6 +65,8 @@ async def _run(options: argparse.Namespace) -> int:
     try:
         if options.family in care.FAMILIES:
             return await care.run(chosen, index, _actor(), options)
+        if options.family in history.FAMILIES:
+            return await history.run(chosen, index, _actor(), options)
         verb: Verb = options.run
         return await verb(wiring.make_accounts(chosen, index), options) or 0
     finally:
@@ -164,6 +166,7 @@ def _other_verbs(families: Families) -> None:
     families.add_parser("migrate", help=migrate.HELP, description=migrate.HELP)
     care.add_verbs(families)
     recovery.add_verbs(families)
+    history.add_verbs(families)
     key = _family(families, "key", "the keys that sign access tokens")
     _verb(key, "rotate", _key_rotate, "sign with a new key from now on; nobody is logged out")
     htpasswd = _family(families, "htpasswd", "htpasswd files (bcrypt)")

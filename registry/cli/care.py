@@ -102,6 +102,7 @@ async def _gc(settings: Settings, index: Index, store: BlobStore, options: argpa
     collector = care.make_collector(settings, index, store)
     if options.dry_run:
         return await _show_plan(collector.plan(), options.json)
+    await care.forget_history(settings, index)
     async with _lease(index, collect.JOB) as taken:
         walk = Reconciliation(index, store, settings.gc.untagged == "delete")
         found = await walk.run(taken) if options.full else None

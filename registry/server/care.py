@@ -1,4 +1,4 @@
-"""From settings to those who look after the data, and when they do: collection, retention, scrub."""
+"""From settings to those who look after the data, and when they do: collection, retention, history, scrub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from registry.config import ReplicaSettings, Settings
@@ -15,12 +16,14 @@ from registry.oci.errors import ConfigurationError, Unavailable
 from registry.server.index import jobs
 from registry.server.index.engine import Index
 from registry.server.index.names import now_ms
-from registry.server.service import collect, lease, retain, scrub
+from registry.server.service import collect, lease, quotas, retain, scrub
 from registry.server.service.collect import Choices, Collector
 from registry.server.service.collect_plan import Rules
 from registry.server.service.examine import Examiner
+from registry.server.service.history import History
 from registry.server.service.immutable import TagPattern
 from registry.server.service.mend import Mender
+from registry.server.service.policy import Policy
 from registry.server.service.replicas import Replicas
 from registry.server.service.retain import Retention
 from registry.server.service.retention_plan import Rule
@@ -30,6 +33,7 @@ from registry.transfer.replica import Replica
 log = logging.getLogger("hythe.care")
 
 _RETENTION_SECONDS = 3600.0
+_FORGET_SECONDS = 3600.0
 
 
 def immutable_tags(settings: Settings) -> tuple[TagPattern, ...]:
@@ -60,7 +64,8 @@ def make_retention(settings: Settings, index: Index) -> Retention:
         ).check()
         for each in settings.retention
     ]
-    return Retention(index, rules, immutable_tags(settings), settings.gc.deletions_per_second)
+    has_history = settings.policy.history_days > 0
+    return Retention(index, rules, immutable_tags(settings), settings.gc.deletions_per_second, has_history)
 
 
 def make_scrub(settings: Settings, index: Index, store: BlobStore, bytes_per_second: float | None = None) -> Scrub:
@@ -94,6 +99,7 @@ async def limits(settings: Settings, index: Index) -> Rules:
 def check(settings: Settings) -> None:
     """Raise ConfigurationError for rules that cannot be used."""
     immutable_tags(settings)
+    quotas.of(settings.policy.quotas)
     make_retention(settings, index=None)  # type: ignore[arg-type]
     for each in settings.scrub.replicas:
         _replica(each)
@@ -109,6 +115,7 @@ def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[C
                 await run(index, collect.JOB, collector.collect)
 
         yield _again_and_again(settings.gc.interval_seconds, collect_what_is_due)
+    yield _again_and_again(_forget_seconds(settings), partial(forget_history, settings, index))
     retention = make_retention(settings, index)
     if retention.rules:
 
@@ -127,6 +134,21 @@ def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[C
                 await run(index, scrub.JOB, scrubber.run)
 
         yield _again_and_again(settings.scrub.interval_seconds, scrub_what_is_due)
+
+
+def _forget_seconds(settings: Settings) -> float:
+    """How often the history is looked through: so that nothing stays much longer than it was to."""
+    kept = settings.policy.history_days * 86_400.0
+    return min(_FORGET_SECONDS, max(1.0, kept / 10)) if kept else _FORGET_SECONDS
+
+
+async def forget_history(settings: Settings, index: Index) -> None:
+    """Forget the history that is older than the settings want it."""
+    history = History(index, Policy(history_seconds=settings.policy.history_days * 86_400.0))
+    async with lease.take(index, "history") as taken:
+        count = await history.forget_old() if taken is not None else 0
+    if count:
+        log.info("history.forgotten", extra={"fields": {"entries": count}})
 
 
 async def run(index: Index, job: str, work: Callable[[lease.Lease], Awaitable[object]]) -> None:

@@ -28,15 +28,19 @@ from registry.server.auth.rights import public_pull
 from registry.server.index import changes, credentials, leases, sessions
 from registry.server.index.engine import EmbeddedIndex, Index
 from registry.server.index.migrate import migrate_postgres, migrate_sqlite, require_schema
+from registry.server.service import quotas
 from registry.server.service.access import Access, KeyRing
 from registry.server.service.accounts import Accounts, Actor
+from registry.server.service.history import History
 from registry.server.service.policy import Policy
+from registry.server.service.quotas import Quotas
 from registry.server.service.repository import Repositories
 from registry.server.service.sessions import Sessions
 from registry.server.service.signin import SignIn
 from registry.server.service.tokens import Tokens
 from registry.server.service.uploads import Uploads
 from registry.server.web.api import problems
+from registry.server.web.api.call import Care
 from registry.server.web.api.router import PREFIX, Router
 from registry.server.web.context import Gate, OpenGate
 from registry.server.web.endpoints import Area, Endpoints, search_endpoints, token_endpoints
@@ -136,6 +140,7 @@ def policy_of(settings: Settings) -> Policy:
         sparse_indexes=policy.sparse in ("all", "indexes"),
         gc_grace_seconds=settings.gc.grace_seconds,
         immutable_tags=care.immutable_tags(settings),
+        history_seconds=policy.history_days * 86_400.0,
     )
 
 
@@ -167,9 +172,10 @@ def build(settings: Settings) -> ASGIApp:
     policy = policy_of(settings)
     transfers = Transfers()
     proxies = Proxies(settings.server.trusted_proxies)
-    uploads = Uploads(index, store, policy, transfers.piece_bytes)
-    repositories = Repositories(index, store, policy, storage.redirect(settings, store))
-    gate, endpoints, areas = _doors(settings, index, proxies)
+    room = Quotas(index, quotas.of(settings.policy.quotas))
+    uploads = Uploads(index, store, policy, transfers.piece_bytes, room)
+    repositories = Repositories(index, store, policy, storage.redirect(settings, store), room)
+    gate, endpoints, areas = _doors(settings, index, proxies, Care(History(index, policy), room))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -203,7 +209,7 @@ def build(settings: Settings) -> ASGIApp:
     )
 
 
-def _doors(settings: Settings, index: Index, proxies: Proxies) -> tuple[Gate, Endpoints, list[Area]]:
+def _doors(settings: Settings, index: Index, proxies: Proxies, care: Care) -> tuple[Gate, Endpoints, list[Area]]:
     """Who admits clients, where they get their tokens, and where accounts are looked after."""
     if not settings.has_accounts():
         return OpenGate(), {}, []
@@ -222,7 +228,7 @@ def _doors(settings: Settings, index: Index, proxies: Proxies) -> tuple[Gate, En
     gate = AccountsGate(access, proxies, service, settings.server.public_url, record, external)
     browsers = Sessions(index, access, chosen.session_lifetime_seconds)
     pages = Pages(access, accounts, browsers, gate.base_url, federation.door(settings, index))
-    api = Area(PREFIX, Router(access, accounts).answer, problems)
+    api = Area(PREFIX, Router(access, accounts, care).answer, problems)
     return gate, {**token_endpoints(TokenEndpoint(access, tokens, keys)), **pages.endpoints()}, [api]
 
 

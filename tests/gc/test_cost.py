@@ -144,7 +144,7 @@ STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "a link that goes": (blobs._UNLINK, {"repository_id": 1, "digest": DIGEST}),
     "bytes that go": (blobs._FORGET_BYTES, {"digest": DIGEST}),
     "the tags of a repository": (pulled._TAGS, {"of": 1, "after": "", "limit": 10}),
-    "a tag that goes": (tags._HOLD_ALL, {"row_repository_id": 1, "row_name": "t1"}),
+    "a tag that goes": (tags._HOLD, {"row_repository_id": 1, "row_name": "t1"}),
     "a page of links": (inventory._LINKS, {"of": 1, "named": DIGEST, "limit": 10}),
     "a page of manifests": (inventory._MANIFESTS, {"of": 1, "named": DIGEST, "limit": 10}),
     "a page of records": (inventory._RECORDS, {"named": DIGEST, "limit": 10}),

@@ -48,6 +48,20 @@ class Everybody:
         return True
 
 
+class Operator:
+    """Somebody at the keyboard of this machine, who may do everything."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name = name
+        self.address = address
+
+    def may(self, action: Action, repository: Repository) -> bool:
+        return True
+
+    def may_list(self) -> bool:
+        return True
+
+
 def require(caller: Caller, action: Action, repository: Repository) -> None:
     """Raise Denied unless *caller* may do *action* there."""
     if not caller.may(action, repository):

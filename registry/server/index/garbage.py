@@ -6,7 +6,7 @@ Read without locks they are good for a plan; under the locks of `blobs` and `man
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import tags
+from registry.server.index import history, tags
 from registry.server.index.candidates import BYTES, Candidate
 from registry.server.index.schema import blob, blob_link, candidate, manifest, reference, repository
 
@@ -24,14 +24,16 @@ FAMILY_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A manifest, and what might keep it: a tag, a grace period of its own, and other manifests.
+    """A manifest, and what might keep it: a tag, the history, a grace period of its own, and other manifests.
 
-    `parents` are the manifests of its repository that list it, `subject` is the one that it refers to, if that
-    is there.
+    `is_deleted` is whether somebody deleted it by its digest, so that nothing but the history keeps it. `parents`
+    are the manifests of its repository that list it, `subject` is the one that it refers to, if that is there.
     """
 
     size_bytes: int = 0
     is_tagged: bool = False
+    is_remembered: bool = False
+    is_deleted: bool = False
     since_ms: int | None = None
     parents: frozenset[Digest] = frozenset()
     subject: Digest | None = None
@@ -43,7 +45,7 @@ class Facts:
 
     `holders` is how many links and manifests of any repository have the digest, counted to HOLDERS_COUNTED.
     `family` is the manifest under the digest, if it is one, with every manifest that might keep it; the search
-    for those ends early at one that is tagged.
+    for those ends early at one that does.
     """
 
     candidate: Candidate
@@ -71,6 +73,7 @@ _FACTS = (
         _here(blob_link).label("is_linked"),
         _here(reference).label("is_referenced"),
         _here(manifest).label("is_manifest"),
+        _here(manifest).where(manifest.c.deleted_ms.is_not(None)).label("is_deleted"),
     )
     .select_from(candidate)
     .outerjoin(repository, repository.c.id == candidate.c.repository_id)
@@ -101,7 +104,9 @@ NODE = (
         manifest.c.subject,
         blob.c.size_bytes,
         candidate.c.since_ms,
+        manifest.c.deleted_ms,
         tags.some_to(manifest.c.repository_id, manifest.c.digest).label("is_tagged"),
+        history.some_of(manifest.c.repository_id, manifest.c.digest).label("is_remembered"),
     )
     .select_from(manifest)
     .outerjoin(blob, blob.c.digest == manifest.c.digest)
@@ -145,7 +150,9 @@ def _facts(tx: sa.Connection, row: Any, with_families: bool) -> Facts:
         holders=holders(tx, digest) if might_go else HOLDERS_COUNTED,
         is_linked=bool(row.is_linked),
         is_referenced=bool(row.is_referenced),
-        family=family(tx, row.repository_id, digest) if with_families and row.is_manifest else {},
+        family=(
+            family(tx, row.repository_id, digest) if row.is_manifest and (with_families or row.is_deleted) else {}
+        ),
     )
 
 
@@ -157,8 +164,9 @@ def holders(tx: sa.Connection, digest: str) -> int:
 def family(tx: sa.Connection, repository_id: int, digest: Digest) -> dict[Digest, Node]:
     """A manifest with all that might keep it: those that list it, its subject, and so on from these.
 
-    A manifest that does not exist is not among them. What is left out, because a tagged one was found or there
-    are too many, stands with the parents that name it: who is not sure that something is dead leaves it alone.
+    A manifest that does not exist is not among them. What is left out, because one was found that keeps it or
+    there are too many, stands with the parents that name it: who is not sure that something is dead leaves it
+    alone.
     """
     found: dict[Digest, Node] = {}
     waiting = [digest]
@@ -170,10 +178,19 @@ def family(tx: sa.Connection, repository_id: int, digest: Digest) -> dict[Digest
         if node is None:
             continue
         found[name] = node
-        if node.is_tagged:
+        if keeps(node, found[digest]):
             break
+        node = found[name] = replace(node, parents=_parents(tx, repository_id, name))
         waiting += [*node.parents, *([node.subject] if node.subject else [])]
     return found
+
+
+def keeps(node: Node, kept: Node) -> bool:
+    """Whether a manifest keeps itself and all below it, *kept* among them: by the history, or by a tag.
+
+    Somebody deleted what `is_deleted`, whatever lists it: only the history keeps that.
+    """
+    return node.is_remembered or (node.is_tagged and not kept.is_deleted)
 
 
 def _node(tx: sa.Connection, repository_id: int, digest: Digest) -> Node | None:
@@ -181,9 +198,18 @@ def _node(tx: sa.Connection, repository_id: int, digest: Digest) -> Node | None:
     row = tx.execute(NODE, key).first()
     if row is None:
         return None
-    parents = frozenset(map(Digest, tx.execute(PARENTS, key).scalars())) if not row.is_tagged else frozenset()
-    subject = Digest(row.subject) if row.subject and _is_here(tx, repository_id, row.subject) else None
-    return Node(row.size_bytes or 0, bool(row.is_tagged), row.since_ms, parents, subject)
+    return Node(
+        size_bytes=row.size_bytes or 0,
+        is_tagged=bool(row.is_tagged),
+        is_remembered=bool(row.is_remembered),
+        is_deleted=row.deleted_ms is not None,
+        since_ms=row.since_ms,
+        subject=Digest(row.subject) if row.subject and _is_here(tx, repository_id, row.subject) else None,
+    )
+
+
+def _parents(tx: sa.Connection, repository_id: int, digest: Digest) -> frozenset[Digest]:
+    return frozenset(map(Digest, tx.execute(PARENTS, {"of": repository_id, "named": digest}).scalars()))
 
 
 def _is_here(tx: sa.Connection, repository_id: int, digest: str) -> bool:

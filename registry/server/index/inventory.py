@@ -11,7 +11,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import blobs, names, tags
+from registry.server.index import blobs, history, names, tags
 from registry.server.index.candidates import BYTES
 from registry.server.index.schema import blob, blob_link, candidate, manifest, reference, repository, tag
 
@@ -19,13 +19,14 @@ from registry.server.index.schema import blob, blob_link, candidate, manifest, r
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A link, a manifest, or (of repository BYTES) a record of bytes. Nothing uses a loose one at this moment,
-    and it is no candidate either.
+    and it is no candidate either. `is_deleted` is for a manifest that somebody deleted, and the history may keep.
     """
 
     repository_id: int
     digest: Digest
     is_loose: bool
     size_bytes: int = 0
+    is_deleted: bool = False
 
 
 def _waits(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.Exists:
@@ -60,11 +61,13 @@ _MANIFESTS = (
         sa.not_(
             sa.or_(
                 tags.some_to(manifest.c.repository_id, manifest.c.digest),
-                _used(reference, manifest),
+                history.some_of(manifest.c.repository_id, manifest.c.digest),
+                sa.and_(manifest.c.deleted_ms.is_(None), _used(reference, manifest)),
                 _waits(manifest.c.repository_id, manifest.c.digest),
             )
         ).label("is_loose"),
         sa.literal(0).label("size_bytes"),
+        manifest.c.deleted_ms.is_not(None).label("is_deleted"),
     )
     .where(_after(manifest))
     .order_by(manifest.c.repository_id, manifest.c.digest)
@@ -142,7 +145,7 @@ def links(tx: sa.Connection, after: Entry | None, limit: int) -> list[Entry]:
 
 
 def manifests(tx: sa.Connection, after: Entry | None, limit: int) -> list[Entry]:
-    """Up to *limit* manifests after one; a loose one has no tag, and no manifest lists it."""
+    """Up to *limit* manifests after one; a loose one has no tag nor history, and no manifest lists it."""
     return _entries(tx, _MANIFESTS, after, limit)
 
 
@@ -208,7 +211,16 @@ def affected_tags(tx: sa.Connection, name: Repository, digest: Digest) -> list[s
 def _entries(tx: sa.Connection, statement: sa.Select[Any], after: Entry | None, limit: int) -> list[Entry]:
     place = {"of": -1, "named": ""} if after is None else {"of": after.repository_id, "named": after.digest}
     rows = tx.execute(statement, {**place, "limit": limit})
-    return [Entry(row.repository_id, Digest(row.digest), bool(row.is_loose), row.size_bytes) for row in rows]
+    return [
+        Entry(
+            row.repository_id,
+            Digest(row.digest),
+            bool(row.is_loose),
+            row.size_bytes,
+            bool(getattr(row, "is_deleted", False)),
+        )
+        for row in rows
+    ]
 
 
 def recorded(tx: sa.Connection, digests: Sequence[Digest]) -> set[str]:

@@ -12,7 +12,8 @@ from sqlalchemy import bindparam
 from registry.oci.digest import Digest
 from registry.oci.manifest import Manifest
 from registry.oci.reference import Repository, Tag
-from registry.server.index import blobs, candidates, changes, dialects, names, tags
+from registry.server.index import blobs, candidates, changes, dialects, history, names, tags
+from registry.server.index.history import Change, Period
 from registry.server.index.schema import manifest, reference, repository, tag
 
 
@@ -29,7 +30,11 @@ _COLUMNS = (manifest.c.digest, manifest.c.media_type, manifest.c.payload)
 _BY_DIGEST = (
     sa.select(*_COLUMNS)
     .join(repository, repository.c.id == manifest.c.repository_id)
-    .where(repository.c.name == bindparam("repository"), manifest.c.digest == bindparam("digest"))
+    .where(
+        repository.c.name == bindparam("repository"),
+        manifest.c.digest == bindparam("digest"),
+        manifest.c.deleted_ms.is_(None),
+    )
 )
 _BY_TAG = (
     sa.select(*_COLUMNS)
@@ -37,7 +42,7 @@ _BY_TAG = (
     .join(repository, repository.c.id == tag.c.repository_id)
     .where(repository.c.name == bindparam("repository"), tag.c.name == bindparam("tag"))
 )
-_ROW = sa.select(manifest.c.id, manifest.c.media_type).where(
+_ROW = sa.select(manifest.c.id, manifest.c.media_type, manifest.c.deleted_ms, manifest.c.pushed_ms).where(
     manifest.c.repository_id == bindparam("repository_id"), manifest.c.digest == bindparam("digest")
 )
 # A push keeps the manifest from being removed until its tags point to it; a removal waits for such pushes, and
@@ -51,12 +56,18 @@ _TAGS_TO = (
     .order_by(tag.c.name)
     .with_for_update()
 )
-_UNTAG = tag.delete().where(tag.c.repository_id == bindparam("repository_id"), tag.c.name.in_(_TAGS_TO))
+_UNTAG = (
+    tag.delete()
+    .where(tag.c.repository_id == bindparam("repository_id"), tag.c.name.in_(_TAGS_TO))
+    .returning(tag.c.name, tag.c.digest, tag.c.moved_ms, tag.c.since_ms)
+)
+_HIDE = manifest.update().where(manifest.c.id == bindparam("row_id")).values(deleted_ms=bindparam("moment_ms"))
 _PRESENT = (
     sa.select(manifest.c.digest)
     .where(
         manifest.c.repository_id == bindparam("repository_id"),
         manifest.c.digest.in_(bindparam("digests", expanding=True)),
+        manifest.c.deleted_ms.is_(None),
     )
     .order_by(manifest.c.digest)
 )
@@ -67,6 +78,7 @@ _REFERRERS = (
     .where(
         repository.c.name == bindparam("repository"),
         manifest.c.subject == bindparam("subject"),
+        manifest.c.deleted_ms.is_(None),
         manifest.c.digest > bindparam("after"),
     )
     .order_by(manifest.c.digest)
@@ -118,11 +130,16 @@ def _absent_children(
 
 
 def put(
-    tx: sa.Connection, name: Repository, stored: Stored, document: Manifest, with_tags: Sequence[Tag]
+    tx: sa.Connection,
+    name: Repository,
+    stored: Stored,
+    document: Manifest,
+    with_tags: Sequence[Tag],
+    change: Change | None = None,
 ) -> list[Tag]:
     """Record a manifest, what it names, and the tags that shall point to it; safe to repeat.
 
-    Returns those of the tags that pointed to another manifest before.
+    Returns those of the tags that pointed to another manifest before; *change* says in the history who moved them.
     """
     repository_id = names.find_or_add(tx, name)
     blobs.keep_bytes(tx, stored.digest, len(stored.payload))
@@ -134,9 +151,11 @@ def put(
         repair(tx, stored.digest, stored.payload)
     if present is not None and present.media_type != stored.media_type:
         _retype(tx, present.id, stored, document)
+    if present is not None and present.deleted_ms is not None:
+        tx.execute(_HIDE, {"row_id": present.id, "moment_ms": None})
     if present is not None and not with_tags:  # a new one is a candidate anyway
         candidates.add(tx, repository_id, [stored.digest], "pushed")
-    return [item for item in sorted(with_tags) if tags.move(tx, repository_id, item, stored.digest)]
+    return tags.move_all(tx, repository_id, with_tags, stored.digest, change)
 
 
 def _referrer(stored: Stored, document: Manifest) -> str | None:
@@ -188,13 +207,15 @@ def repair(tx: sa.Connection, digest: Digest, payload: bytes) -> int:
     return found
 
 
-def hold(tx: sa.Connection, name: Repository, digest: str) -> list[Tag] | None:
+def hold(tx: sa.Connection, name: Repository, digest: str, also_deleted: bool = False) -> list[Tag] | None:
     """Keep everybody else from building upon a manifest until this transaction ends; returns the tags that it has.
 
-    None when the repository has no such manifest.
+    None when the repository has no such manifest; one that was deleted and can be restored is none either, unless
+    it is asked for.
     """
     key = {"repository_id": names.find(tx, name), "digest": digest}
-    if tx.execute(_HOLD, key).first() is None:
+    found = tx.execute(_HOLD, key).first()
+    if found is None or (found.deleted_ms is not None and not also_deleted):
         return None
     return [Tag(found) for found in tx.execute(_TAGS_TO, key).scalars()]
 
@@ -211,6 +232,27 @@ def remove(tx: sa.Connection, name: Repository, digest: Digest) -> bool:
     tx.execute(_UNTAG, key)
     tx.execute(reference.delete().where(reference.c.manifest_id == manifest_id))
     tx.execute(manifest.delete().where(manifest.c.id == manifest_id))
+    changes.mark(tx)
+    return True
+
+
+def hide(tx: sa.Connection, name: Repository, digest: Digest, change: Change) -> bool:
+    """Remove every tag that points to a manifest, and serve it to nobody; False when the repository has none.
+
+    The history keeps where the tags pointed, and the manifest itself: it can be restored until that is forgotten.
+    """
+    repository_id = names.find(tx, name)
+    if repository_id is None:
+        return False
+    key = {"repository_id": repository_id, "digest": digest}
+    found = tx.execute(_HOLD, key).first()
+    if found is None or found.deleted_ms is not None:
+        return False
+    moment = names.now_ms()
+    ended = [tags.period_of(row.name, row, moment) for row in tx.execute(_UNTAG, key)]
+    itself = Period(history.UNTAGGED, digest, found.pushed_ms, max(moment, found.pushed_ms))
+    history.add(tx, repository_id, change, [*sorted(ended, key=lambda period: period.name), itself])
+    tx.execute(_HIDE, {"row_id": found.id, "moment_ms": moment})
     changes.mark(tx)
     return True
 

@@ -16,7 +16,7 @@ _CATALOGUE = (
     sa.select(repository.c.name)
     .where(
         repository.c.name > bindparam("after"),
-        sa.exists().where(manifest.c.repository_id == repository.c.id),
+        sa.exists().where(manifest.c.repository_id == repository.c.id, manifest.c.deleted_ms.is_(None)),
     )
     .order_by(repository.c.name)
     .limit(bindparam("limit"))

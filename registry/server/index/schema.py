@@ -66,6 +66,9 @@ manifest = sa.Table(
     # The entry of the subject's referrers list, as JSON; null without a subject.
     sa.Column("referrer", sa.Text),
     sa.Column("pushed_ms", sa.BigInteger, nullable=False),
+    # Since when nobody is served it, as somebody deleted it by its digest: it can be restored while the history
+    # names it. For collection it is a manifest like others (docs/garbage-collection.md).
+    sa.Column("deleted_ms", sa.BigInteger),
     sa.UniqueConstraint("repository_id", "digest"),
     sa.Index(None, "repository_id", "subject", "digest"),
     sa.Index(None, "digest"),
@@ -89,8 +92,30 @@ tag = sa.Table(
     sa.Column("name", text(), primary_key=True),
     sa.Column("digest", text(), nullable=False),
     sa.Column("moved_ms", sa.BigInteger, nullable=False),
+    # Since when it points there, if that is not `moved_ms`: it was pushed again as it was.
+    sa.Column("since_ms", sa.BigInteger),
     sa.Index(None, "repository_id", "digest"),
     sqlite_with_rowid=False,
+)
+
+# Where a tag pointed from one moment to another, and who ended that and how. The name is empty for a manifest that
+# was deleted by its digest, whether it had tags or not. While an entry is there its manifest stays.
+tag_history = sa.Table(
+    "tag_history",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("repository_id", sa.Integer, nullable=False),
+    sa.Column("name", text(), nullable=False),
+    sa.Column("digest", text(), nullable=False),
+    sa.Column("from_ms", sa.BigInteger, nullable=False),
+    sa.Column("until_ms", sa.BigInteger, nullable=False),
+    sa.Column("actor", text(), nullable=False),
+    sa.Column("action", text(), nullable=False),
+    sa.Index(None, "repository_id", "id"),
+    sa.Index(None, "repository_id", "name", "id"),
+    sa.Index(None, "repository_id", "digest"),
+    sa.Index(None, "until_ms"),
+    sqlite_autoincrement=True,
 )
 
 # An upload between its first request and its last. `tail` are bytes too few to be worth a file or a part;

@@ -228,7 +228,7 @@ def _remove(tx: Transaction, decision: Decision, rules: Rules) -> None:
     """Remove a manifest that nothing keeps. What it names, and its bytes, become candidates by that."""
     jobs.require_running(tx, JOB)
     assert decision.repository is not None
-    if manifests.hold(tx, decision.repository, decision.digest) is None:
+    if manifests.hold(tx, decision.repository, decision.digest, also_deleted=True) is None:
         raise _NotNow
     family = garbage.family(tx, decision.repository_id, decision.digest)
     if not collect_plan.is_removable(decision.digest, family, rules):

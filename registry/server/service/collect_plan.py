@@ -14,7 +14,7 @@ from enum import StrEnum
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
 from registry.server.index.candidates import BYTES
-from registry.server.index.garbage import FAMILY_MAX, HOLDERS_COUNTED, Facts, Node
+from registry.server.index.garbage import FAMILY_MAX, HOLDERS_COUNTED, Facts, Node, keeps
 
 
 class Action(StrEnum):
@@ -91,26 +91,35 @@ def _tops(facts: Facts, rules: Rules) -> Iterator[Digest]:
 
     A child goes only after all that list it, dead or not: whoever pushes or tags an index may rely on it that a
     child that is there has all of its own children. So of a dead family the tops go, and then the next in turn.
+    One that somebody deleted is there for nobody, and goes by itself.
     """
-    own = facts.candidate.digest
-    if rules.delete_untagged and is_dead(own, facts.family, rules):
-        yield from sorted(digest for digest, node in facts.family.items() if not node.parents)
+    own, family = facts.candidate.digest, facts.family
+    if own in family and family[own].is_deleted:
+        if is_removable(own, family, rules):
+            yield own
+    elif rules.delete_untagged and is_dead(own, family, rules):
+        yield from sorted(digest for digest, node in family.items() if not node.parents)
 
 
 def is_removable(digest: Digest, family: Mapping[Digest, Node], rules: Rules) -> bool:
-    """Whether a manifest may be removed at this moment: nothing keeps it, and nothing lists it."""
-    return rules.delete_untagged and is_dead(digest, family, rules) and not family[digest].parents
+    """Whether a manifest may be removed at this moment: nothing keeps it, and nothing lists it that counts."""
+    if not is_dead(digest, family, rules):
+        return False
+    own = family[digest]
+    return own.is_deleted or (rules.delete_untagged and not own.parents)
 
 
 def is_dead(digest: Digest, family: Mapping[Digest, Node], rules: Rules) -> bool:
     """Whether nothing keeps a manifest: neither itself nor one that lists it nor its subject, and so on from
-    these, has a tag or is within its grace period.
+    these, has a tag, is in the history or is within its grace period. Of one that was deleted, only the history
+    and its own period count.
     """
     if digest not in family or len(family) >= FAMILY_MAX:  # too many: not all were looked at
         return False
-    return not any(
-        node.is_tagged or (node.since_ms is not None and node.since_ms > rules.limit_ms)
-        for node in family.values()
+    own = family[digest]
+    young = [own] if own.is_deleted else family.values()
+    return not any(keeps(node, own) for node in family.values()) and not any(
+        node.since_ms is not None and node.since_ms > rules.limit_ms for node in young
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from registry.oci.errors import Unsupported
+from registry.server.index.history import Change
 from registry.server.service.immutable import TagPattern
 
 
@@ -24,6 +25,11 @@ class Policy:
     sparse_indexes: bool = False
     gc_grace_seconds: float = 86_400.0
     immutable_tags: tuple[TagPattern, ...] = ()
+    history_seconds: float = 30 * 86_400.0
+
+    def change(self, actor: str, action: str) -> Change | None:
+        """What the history is told of a change of tags; None when none is kept."""
+        return Change(actor, action) if self.history_seconds else None
 
     def require_deletion(self) -> None:
         """Raise Unsupported when this registry keeps everything."""

@@ -65,8 +65,7 @@ class Reconciliation:
             await self._add([each for each in links if each.is_loose])
         async for manifests in self._pages(inventory.manifests):
             self.found.manifests += len(manifests)
-            if self._delete_untagged:
-                await self._add([each for each in manifests if each.is_loose])
+            await self._add([e for e in manifests if e.is_loose and (self._delete_untagged or e.is_deleted)])
         async for records in self._pages(inventory.records):
             self.found.records += len(records)
             await self._add([each for each in records if each.is_loose])

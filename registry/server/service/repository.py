@@ -37,6 +37,7 @@ from registry.server.service.hot import Hot
 from registry.server.service.links import Links
 from registry.server.service.policy import Policy
 from registry.server.service.pulls import Pulls
+from registry.server.service.quotas import Quotas
 
 T = TypeVar("T", Digest, Tag)
 
@@ -69,8 +70,16 @@ class Page:
 class Repositories:
     """The repositories of one registry."""
 
-    def __init__(self, index: Index, store: BlobStore, policy: Policy, redirect: Redirect | None = None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        store: BlobStore,
+        policy: Policy,
+        redirect: Redirect | None = None,
+        quotas: Quotas | None = None,
+    ) -> None:
         self._index = index
+        self._quotas = quotas or Quotas(index, ())
         self._store = store
         self._policy = policy
         self._redirect = redirect
@@ -137,6 +146,7 @@ class Repositories:
         # Asked before the bytes are stored, so that a refused push leaves nothing, and again in the
         # transaction that makes it visible.
         await self._index.read(self._require_references, repository, document)
+        await self._quotas.take(repository, digest, len(payload))
 
         async def put() -> None:
             await self._store.put(digest, [payload])
@@ -183,7 +193,8 @@ class Repositories:
     ) -> None:
         self._require_references(tx, repository, document, keep=True)
         # Asked of what was moved, not of what was there: between a look and the move another push may come.
-        moved = manifests.put(tx, repository, stored, document, moving)
+        change = self._policy.change(caller.name, "moved")
+        moved = manifests.put(tx, repository, stored, document, moving, change)
         if moved:
             require(caller, "overwrite", repository)
             immutable.require_mutable(self._policy.immutable_tags, repository, moved, "moved")
@@ -196,8 +207,13 @@ class Repositories:
         self._policy.require_deletion()
 
         def remove(tx: Transaction, repository: Repository, digest: Digest) -> bool:
-            tagged = manifests.hold(tx, repository, digest) or ()
+            tagged = manifests.hold(tx, repository, digest)
+            if tagged is None:
+                return False
             immutable.require_mutable(self._policy.immutable_tags, repository, tagged, "deleted")
+            change = self._policy.change(caller.name, "deleted with its manifest")
+            if change is not None:
+                return manifests.hide(tx, repository, digest, change)
             return manifests.remove(tx, repository, digest)
 
         if not await self._delete(caller, "manifest", remove, repository, digest):
@@ -210,7 +226,7 @@ class Repositories:
         self._policy.require_deletion()
 
         def remove(tx: Transaction, repository: Repository, tag: Tag) -> bool:
-            found = tags.remove(tx, repository, tag)
+            found = tags.remove(tx, repository, tag, self._policy.change(caller.name, "deleted"))
             immutable.require_mutable(self._policy.immutable_tags, repository, [tag] if found else (), "deleted")
             return found
 

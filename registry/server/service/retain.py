@@ -14,6 +14,7 @@ from registry import failpoints
 from registry.oci.reference import Repository
 from registry.server.index import audit, jobs, names, pulled, tags
 from registry.server.index.engine import Index, Transaction
+from registry.server.index.history import Change
 from registry.server.index.pulled import TagFacts
 from registry.server.service import retention_plan
 from registry.server.service.immutable import TagPattern
@@ -41,12 +42,18 @@ class Retention:
     """The rules of one registry, and what they do."""
 
     def __init__(
-        self, index: Index, rules: Sequence[Rule], immutable: Sequence[TagPattern], per_second: float
+        self,
+        index: Index,
+        rules: Sequence[Rule],
+        immutable: Sequence[TagPattern],
+        per_second: float,
+        has_history: bool = False,
     ) -> None:
         self._index = index
         self.rules = tuple(rules)
         self._immutable = tuple(immutable)
         self._pace = Pace(per_second)
+        self._change = Change(ACTOR[0], "retention") if has_history else None
 
     async def plan(self) -> AsyncIterator[tuple[Repository, list[TagDecision]]]:
         """What becomes of the tags of each repository of which a rule speaks."""
@@ -86,20 +93,20 @@ class Retention:
                 if not await lease.is_kept():
                     return tally
                 with self._pace.busy():
-                    tally.removed += await self._index.write(_remove, repository, decision)
+                    tally.removed += await self._index.write(_remove, repository, decision, self._change)
                 failpoints.reach("gc.untagged")
             await self._index.note(jobs.progress, JOB, asdict(tally))
         await self._index.note(jobs.progress, JOB, asdict(tally), finished=True)
         return tally
 
 
-def _remove(tx: Transaction, repository: Repository, decision: TagDecision) -> bool:
+def _remove(tx: Transaction, repository: Repository, decision: TagDecision, change: Change | None) -> bool:
     """Remove a tag with its line in the audit log, unless somebody moved it meanwhile."""
     jobs.require_running(tx, JOB)
     tag = decision.tag
     if tags.hold(tx, repository, tag.name) != (tag.digest, tag.moved_ms):
         return False
-    tags.remove(tx, repository, tag.name)
+    tags.remove(tx, repository, tag.name, change)
     target = f"{repository}:{tag.name}"
     audit.write(tx, *ACTOR, "tag.delete", target, digest=tag.digest, reason=decision.reason)
     return True

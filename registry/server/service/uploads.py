@@ -34,6 +34,7 @@ from registry.server.index.uploads import Session
 from registry.server.service import publishing
 from registry.server.service.links import Links
 from registry.server.service.policy import Policy
+from registry.server.service.quotas import Quotas
 
 # Up to this many bytes of an upload live in its index row: a small blob then costs no file of its own before
 # it is whole, and its closing request one thread hop.
@@ -56,15 +57,24 @@ class Chunk:
 class Uploads:
     """The uploads of one registry."""
 
-    def __init__(self, index: Index, store: BlobStore, policy: Policy, piece_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        store: BlobStore,
+        policy: Policy,
+        piece_bytes: Callable[[], int],
+        quotas: Quotas | None = None,
+    ) -> None:
         self._index = index
+        self._quotas = quotas or Quotas(index, ())
         self._store = store
         self._policy = policy
         self._links = Links(index, policy.gc_grace_seconds)
         self._piece_bytes = piece_bytes
 
     async def begin(self, caller: Caller, repository: Repository, algorithm: str = DEFAULT_ALGORITHM) -> Session:
-        """Open an upload. Raises TooManyRequests when the caller has too many open."""
+        """Open an upload. Raises TooManyRequests when the caller has too many open, and QuotaExceeded."""
+        await self._quotas.require_room(repository)
         session = Session(str(uuid.uuid4()), repository, caller.name, algorithm)
         if not await self._index.note(uploads.add, session, self._policy.uploads_open_max):
             raise TooManyRequests(
@@ -212,6 +222,7 @@ class Uploads:
             try:
                 await self._fill(upload, session.tail, body)
                 _expect_length(chunk, upload.size_bytes - session.size_bytes)
+                await self._quotas.take(session.repository, digest, upload.size_bytes)
             except BaseException:
                 await asyncio.shield(upload.revert())
                 raise
@@ -219,7 +230,7 @@ class Uploads:
             return upload.size_bytes
 
     async def push_whole(self, repository: Repository, digest: Digest, length: int | None, body: Body) -> int:
-        """Store a blob that comes in one request, and return its length in bytes."""
+        """Store a blob that comes in one request, and return its length in bytes. Raises QuotaExceeded too."""
         body = self._limited(0, body)
         pieces, whole = await _collect(body, self._whole_max_bytes())
         if whole:
@@ -231,6 +242,7 @@ class Uploads:
                 await upload.begin(Progress(), digest.algorithm)
                 await self._fill(upload, b"", _again(pieces, body))
                 _expect_length(Chunk(length=length), upload.size_bytes)
+                await self._quotas.take(repository, digest, upload.size_bytes)
                 commit = partial(upload.commit, digest)
                 await self._publish(repository, digest, upload.size_bytes, None, commit)
                 return upload.size_bytes
@@ -242,6 +254,7 @@ class Uploads:
         self, repository: Repository, digest: Digest, pieces: list[bytes], session: str | None
     ) -> int:
         size_bytes = sum(map(len, pieces))
+        await self._quotas.take(repository, digest, size_bytes)
         await self._publish(repository, digest, size_bytes, session, partial(self._store.put, digest, pieces))
         return size_bytes
 
@@ -276,6 +289,10 @@ class Uploads:
         for candidate in sources:
             if not caller.may("pull", candidate):
                 continue
+            size_bytes = await self._index.read(blobs.size, candidate, digest)
+            if size_bytes is None:
+                continue
+            await self._quotas.take(repository, digest, size_bytes)
             if await self._index.write(_link_from, candidate, repository, digest):
                 return True
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 from urllib.parse import quote, urlencode
@@ -16,6 +17,8 @@ from registry.server.index.accounts import Account, AccountUnknown, Kind
 from registry.server.index.engine import Transaction
 from registry.server.service.access import Access, Login, rights_still
 from registry.server.service.accounts import Accounts, Actor, Page
+from registry.server.service.history import History
+from registry.server.service.quotas import Quotas
 from registry.server.web.api.problems import FieldInvalid
 from registry.server.web.http import Headers, Request
 
@@ -25,6 +28,14 @@ Moment = Annotated[datetime, Meta(tz=True)]  # as JSON: RFC 3339, in UTC
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 _AFTER_MAX_CHARACTERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """The services that look after what repositories hold."""
+
+    history: History
+    quotas: Quotas
 
 
 class Call:
@@ -38,12 +49,15 @@ class Call:
         login: Login,
         access: Access,
         accounts: Accounts,
+        care: Care,
     ) -> None:
         self.request = request
         self.names = names
         self.login = login
         self.access = access
         self.accounts = accounts
+        self.history = care.history
+        self.quotas = care.quotas
         self.headers: Headers = []
         self.target = "/".join(names.values()) or request.path
         self._body = body

@@ -16,10 +16,11 @@ from registry.server.web.api.operations import PAGING, Operation
 from registry.server.web.api.problems import CHALLENGE, MEDIA_TYPE, Problem
 
 _ABOUT = (
-    "Accounts, teams, grants, tokens and the audit log of this registry. Administrators may do everything, a "
-    "team's maintainers look after its people and the grants inside of its namespace, and everybody after their "
-    "own password, tokens and sessions. What one may not see looks like what does not exist. Lists come in pages: "
-    'follow the Link header with rel="next". Errors are problem details (RFC 9457) whose `detail` says what to do.'
+    "Accounts, teams, grants, tokens, the audit log, quotas, and the history of tags of this registry. "
+    "Administrators may do everything, a team's maintainers look after its people and the grants inside of its "
+    "namespace, and everybody after their own password, tokens and sessions. What one may not see looks like what "
+    'does not exist. Lists come in pages: follow the Link header with rel="next". Errors are problem details '
+    "(RFC 9457) whose `detail` says what to do."
 )
 _NAMES = {
     "user": "A person's name.",

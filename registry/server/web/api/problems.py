@@ -15,6 +15,7 @@ from registry.oci import errors
 from registry.server.auth.tokens import TokenInvalid
 from registry.server.index.accounts import AccountExists, AccountUnknown
 from registry.server.service.accounts import InTheWay
+from registry.server.service.history import Incomplete, NothingToRestore
 from registry.server.web.errors import NotFound, status_of
 from registry.server.web.http import ClientGone, Headers, Reply
 
@@ -62,6 +63,8 @@ _OURS: tuple[tuple[type[errors.RegistryError], int, str], ...] = (
     (AccountUnknown, 404, "the lists of this API say what there is"),
     (AccountExists, 409, "choose another name"),
     (InTheWay, 409, ""),
+    (NothingToRestore, 404, ""),
+    (Incomplete, 409, ""),
     (MediaTypeUnsupported, 415, ""),
     (errors.ManifestTooLarge, 413, "send less at once"),
     (TokenInvalid, 401, "send a token that begins with hyt_, or your name and password"),

@@ -14,8 +14,8 @@ from registry.oci.errors import Denied, Unauthorized
 from registry.server.auth.rights import Limit
 from registry.server.service.access import Access, Login
 from registry.server.service.accounts import Accounts, Actor
-from registry.server.web.api import grants, me, openapi, registry, robots, teams, tokens, users
-from registry.server.web.api.call import Call
+from registry.server.web.api import grants, history, me, openapi, quotas, registry, robots, teams, tokens, users
+from registry.server.web.api.call import Call, Care
 from registry.server.web.api.operations import Operation
 from registry.server.web.api.problems import PRIVATE, Hidden, MediaTypeUnsupported
 from registry.server.web.errors import MethodUnknown, NotFound
@@ -32,6 +32,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *teams.OPERATIONS,
     *grants.OPERATIONS,
     *registry.OPERATIONS,
+    *history.OPERATIONS,
+    *quotas.OPERATIONS,
 )
 
 _BODY_MAX_BYTES = 64 << 10
@@ -77,9 +79,10 @@ def _match(pattern: tuple[str, ...], parts: list[str]) -> dict[str, str] | None:
 class Router:
     """Answers everything under PREFIX."""
 
-    def __init__(self, access: Access, accounts: Accounts) -> None:
+    def __init__(self, access: Access, accounts: Accounts, care: Care) -> None:
         self._access = access
         self._accounts = accounts
+        self._care = care
         self._description = openapi.document(PREFIX, OPERATIONS)
 
     async def answer(self, request: Request) -> Reply:
@@ -98,7 +101,8 @@ class Router:
         body = await _body(request) if operation.body is not None else b""
         login = await self._identify(request)
         request.notes["user"] = login.account.name
-        return await self._run(operation, Call(request, body, names, login, self._access, self._accounts))
+        call = Call(request, body, names, login, self._access, self._accounts, self._care)
+        return await self._run(operation, call)
 
     def _describe(self, request: Request, method: str) -> Reply:
         if method != "GET":
