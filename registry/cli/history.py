@@ -9,6 +9,7 @@ from typing import Any
 from registry.cli import output
 from registry.config import Settings
 from registry.oci.digest import Digest
+from registry.oci.errors import Denied
 from registry.oci.reference import Repository, Tag
 from registry.server import wiring
 from registry.server.auth.caller import Operator
@@ -99,7 +100,11 @@ def _name(text: str) -> tuple[Repository, Tag | None]:
 
 async def _restore(kept: History, actor: Actor, options: argparse.Namespace) -> int:
     repository, wanted = _wanted(options)
-    done = await kept.restore(Operator(actor.name, actor.address), repository, wanted)
+    try:
+        done = await kept.restore(Operator(actor.name, actor.address), repository, wanted)
+    except Denied:
+        await kept.deny((actor.name, actor.address), repository, wanted)
+        raise
     if options.json:
         output.as_json(asdict(done))
         return 0

@@ -14,6 +14,7 @@ import pytest
 
 from tests.api.conftest import PASSWORD, House
 from tests.api.described import Client
+from tests.support import oci
 
 Asked = tuple[str, Any]
 
@@ -66,6 +67,14 @@ class Cast:
         body = {"subject": subject, "pattern": f"{pattern}{name}", "actions": ["pull"]}
         self.house.admin.post("/grants", body, 200)
         return f"subject={subject}&pattern={pattern}{name}"
+
+    def tag(self, deleted: bool = False) -> str:
+        """A new tag in a repository of the team, perhaps one that was just deleted."""
+        http, repository, tag = self.house.admin.http, f"{self.team}/app", self.house.name("tag")
+        oci.push_image(http, repository, tag)
+        if deleted:
+            assert http.delete(oci.manifest_path(repository, tag)).status_code == 202
+        return tag
 
     def joined(self) -> str:
         """The name of a robot that is in the team."""
@@ -295,6 +304,43 @@ TABLE: dict[tuple[str, str], Row] = {
     ),
     ("GET", "/may"): Row(at("/may?action=pull&repository=a/b"), 200, 200, 200),
     ("GET", "/audit"): Row(at("/audit?limit=1"), 403, 403, 200),
+    ("GET", "/history"): Row(
+        lambda cast, role: (f"/history?repository={cast.team}/app&tag={cast.tag()}", None),
+        404,
+        200,
+        200,
+        limited=200,
+        but={"member": 200},
+    ),
+    ("GET", "/history/at"): Row(
+        lambda cast, role: (f"/history/at?repository={cast.team}/app&tag={cast.tag()}&at=0s", None),
+        404,
+        200,
+        200,
+        limited=200,
+        but={"member": 200},
+    ),
+    ("DELETE", "/history"): Row(
+        lambda cast, role: (f"/history?repository={cast.team}/app&tag={cast.tag(deleted=True)}", None),
+        404,
+        200,
+        200,
+        "history.forget",
+        "history.forget",
+        limited=200,
+        but={"member": 403},
+    ),
+    ("POST", "/restore"): Row(
+        lambda cast, role: ("/restore", {"repository": f"{cast.team}/app", "tag": cast.tag(deleted=True)}),
+        404,
+        200,
+        200,
+        "tag.restore",
+        "tag.restore",
+        limited=200,
+        but={"member": 200},
+    ),
+    ("GET", "/quotas"): Row(at("/quotas"), 200, 200, 200),
     ("POST", "/keys"): Row(at("/keys", {}), 403, 403, 201, "key.rotate", "key.rotate"),
 }
 

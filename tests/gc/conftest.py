@@ -40,6 +40,8 @@ def start(warm: Forker, tmp_path: Path) -> Iterator[StartServer]:
 
     def run(environment: dict[str, str] | None = None, data: Path | None = None, **settings: Any) -> WarmServer:
         settings.setdefault("gc", {"enabled": False, "grace_seconds": 0})
+        # Without a history, what is deleted is garbage at once; tests/history has collection beside it.
+        settings["policy"] = {"history_days": 0, **settings.get("policy", {})}
         server = WarmServer(warm, tmp_path / f"server{len(servers)}", settings, environment)
         if data is not None:
             server.data = data

@@ -23,6 +23,7 @@ from tests.support.warm import Forker, Process, WarmServer
 REPOSITORY, OTHER = "team/app", "team/other"
 SETTINGS = {
     "gc": {"enabled": False, "grace_seconds": 0, "deletions_per_second": 0, "untagged": "delete"},
+    "policy": {"history_days": 0},
     "retention": [{"repositories": "team/*", "keep_matching": ["keep*", "multi"]}],
 }
 

@@ -55,7 +55,7 @@ def storage(moto: s3.Moto) -> dict[str, Any]:
 
 @pytest.fixture
 def registry(warm: Forker, tmp_path: Path, storage: dict[str, Any]) -> Iterator[WarmServer]:
-    server = WarmServer(warm, tmp_path / "server", {"gc": GC})
+    server = WarmServer(warm, tmp_path / "server", {"gc": GC, "policy": {"history_days": 0}})
     server.settings["storage"] = {**storage, "directory": str(server.data)}
     yield server.start()
     server.kill()

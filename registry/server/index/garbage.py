@@ -26,7 +26,7 @@ FAMILY_MAX = 10_000
 class Node:
     """A manifest, and what might keep it: a tag, the history, a grace period of its own, and other manifests.
 
-    `is_deleted` is whether somebody deleted it by its digest, so that nothing but the history keeps it. `parents`
+    `is_deleted` is whether somebody deleted it by its digest, so that only its own history keeps it. `parents`
     are the manifests of its repository that list it, `subject` is the one that it refers to, if that is there.
     """
 
@@ -166,7 +166,7 @@ def family(tx: sa.Connection, repository_id: int, digest: Digest) -> dict[Digest
 
     A manifest that does not exist is not among them. What is left out, because one was found that keeps it or
     there are too many, stands with the parents that name it: who is not sure that something is dead leaves it
-    alone.
+    alone. One that was deleted is alone: nothing but its own history keeps it.
     """
     found: dict[Digest, Node] = {}
     waiting = [digest]
@@ -178,19 +178,16 @@ def family(tx: sa.Connection, repository_id: int, digest: Digest) -> dict[Digest
         if node is None:
             continue
         found[name] = node
-        if keeps(node, found[digest]):
+        if keeps(node) or found[digest].is_deleted:
             break
         node = found[name] = replace(node, parents=_parents(tx, repository_id, name))
         waiting += [*node.parents, *([node.subject] if node.subject else [])]
     return found
 
 
-def keeps(node: Node, kept: Node) -> bool:
-    """Whether a manifest keeps itself and all below it, *kept* among them: by the history, or by a tag.
-
-    Somebody deleted what `is_deleted`, whatever lists it: only the history keeps that.
-    """
-    return node.is_remembered or (node.is_tagged and not kept.is_deleted)
+def keeps(node: Node) -> bool:
+    """Whether a manifest is a root: it stays, and all that it lists and that refers to it."""
+    return node.is_tagged or node.is_remembered
 
 
 def _node(tx: sa.Connection, repository_id: int, digest: Digest) -> Node | None:

@@ -111,15 +111,12 @@ def is_removable(digest: Digest, family: Mapping[Digest, Node], rules: Rules) ->
 
 def is_dead(digest: Digest, family: Mapping[Digest, Node], rules: Rules) -> bool:
     """Whether nothing keeps a manifest: neither itself nor one that lists it nor its subject, and so on from
-    these, has a tag, is in the history or is within its grace period. Of one that was deleted, only the history
-    and its own period count.
+    these, has a tag, is in the history or is within its grace period. (One that was deleted has no family.)
     """
     if digest not in family or len(family) >= FAMILY_MAX:  # too many: not all were looked at
         return False
-    own = family[digest]
-    young = [own] if own.is_deleted else family.values()
-    return not any(keeps(node, own) for node in family.values()) and not any(
-        node.since_ms is not None and node.since_ms > rules.limit_ms for node in young
+    return not any(
+        keeps(node) or (node.since_ms is not None and node.since_ms > rules.limit_ms) for node in family.values()
     )
 
 

@@ -7,6 +7,7 @@ names (docs/garbage-collection.md).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from registry import failpoints
 from registry.oci import manifest as documents
 from registry.oci.digest import Digest
-from registry.oci.errors import Denied, NameUnknown, RegistryError, Unavailable
+from registry.oci.errors import NameUnknown, RegistryError, Unavailable
 from registry.oci.reference import Repository, Tag
 from registry.server.auth.caller import Caller, require
 from registry.server.index import audit, blobs, history, names, restore, tags
@@ -108,29 +109,17 @@ class History:
         Raises NameUnknown, NothingToRestore, Incomplete, and Denied for an immutable tag or without the right.
         """
         await self._require_known(repository)
-        try:
-            require(caller, "push", repository)
-            done = await self._try(caller, repository, wanted, confirm)
-        except Denied:
-            action, target = _audited(repository, wanted)
-            await self._index.note(audit.write, caller.name, caller.address, action, target, "denied")
-            raise
-        failpoints.reach("restore.done")
-        return done
-
-    async def _try(
-        self,
-        caller: Caller,
-        repository: Repository,
-        wanted: Wanted,
-        confirm: Callable[[Transaction], None] | None,
-    ) -> Restored:
+        require(caller, "push", repository)
         for _ in range(_TRIES):
-            try:
-                return await self._index.write(_restore, self._policy, caller, repository, wanted, confirm)
-            except _Moved:
-                continue
+            with contextlib.suppress(_Moved):
+                done = await self._index.write(_restore, self._policy, caller, repository, wanted, confirm)
+                failpoints.reach("restore.done")
+                return done
         raise Unavailable("others are changing this very tag; try again soon")
+
+    async def deny(self, who: tuple[str, str], repository: Repository, wanted: Wanted) -> None:
+        """Say in the audit log that a restore was denied to somebody (name and address)."""
+        await self._index.note(audit.write, *who, *audited(repository, wanted), "denied")
 
     async def forget(
         self,
@@ -182,7 +171,7 @@ def _restore(
             _point(tx, policy, caller, repository, wanted.tag, digest)
     is_changed = bool(shown) or (wanted.tag is not None and was != digest)
     if is_changed:
-        action, target = _audited(repository, wanted)
+        action, target = audited(repository, wanted)
         who = caller.name, caller.address
         audit.write(tx, *who, action, target, digest=digest, was=was, manifests=shown)
     return Restored(digest, was, tuple(shown), is_changed)
@@ -258,7 +247,8 @@ def _point(
         immutable.require_mutable(policy.immutable_tags, repository, moved, "moved")
 
 
-def _audited(repository: Repository, wanted: Wanted) -> tuple[str, str]:
+def audited(repository: Repository, wanted: Wanted) -> tuple[str, str]:
+    """What the audit log calls a restore, and what it says that it was about."""
     if wanted.tag is None:
         return "manifest.restore", f"{repository}@{wanted.to}"
     return "tag.restore", f"{repository}:{wanted.tag}"

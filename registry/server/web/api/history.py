@@ -74,7 +74,7 @@ def _entry_of(stored: Entry) -> HistoryEntry:
     return HistoryEntry(
         stored.id,
         stored.name or None,
-        stored.digest,
+        str(stored.digest),
         moment(stored.from_ms),
         moment(stored.until_ms),
         stored.actor,
@@ -142,7 +142,7 @@ async def find_moment(call: Call) -> TagMoment:
         found = await call.history.at(repository, tag, at_ms)
     except NameUnknown:
         raise Hidden from None
-    return TagMoment(found.digest, moment(found.from_ms), moment_or_none(found.until_ms))
+    return TagMoment(str(found.digest), moment(found.from_ms), moment_or_none(found.until_ms))
 
 
 async def restore(call: Call) -> RestoreDone:
@@ -169,7 +169,8 @@ async def restore(call: Call) -> RestoreDone:
         done = await call.history.restore(caller, repository, wanted, call.actor.confirm)
     except NameUnknown:
         raise Hidden from None
-    return RestoreDone(done.digest, done.was, list(done.manifests), done.is_changed)
+    was = None if done.was is None else str(done.was)
+    return RestoreDone(str(done.digest), was, [str(each) for each in done.manifests], done.is_changed)
 
 
 _WHERE = (
@@ -213,5 +214,6 @@ OPERATIONS = (
         answer=RestoreDone,
         conflict=_MISSING,
         for_limited_tokens=True,
+        may_be_missing=True,
     ),
 )

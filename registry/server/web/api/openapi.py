@@ -139,7 +139,7 @@ def _responses(one: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         done["headers"] = {"Link": {"description": 'The next page, with rel="next".', **_TEXT}}
     found = {str(one.status): done}
     wrong = [400] if one.body or one.query else []
-    wrong += [401, 403, 404] if "{" in one.path or one.query else [401, 403]
+    wrong += [401, 403, 404] if "{" in one.path or one.query or one.may_be_missing else [401, 403]
     wrong += [413, 415] if one.body else []
     for status in (*wrong, 429):
         found[str(status)] = _problem(_PROBLEMS[status])

@@ -56,6 +56,7 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     conflict: str = ""  # what 409 means
     for_limited_tokens: bool = False
+    may_be_missing: bool = False  # what the body names, so that 404 is an answer
 
     @property
     def summary(self) -> str:
