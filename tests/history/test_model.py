@@ -231,7 +231,7 @@ class World:
         try:
             await self.history.restore(WHO, self.repository, wanted)
         except (NothingToRestore, Incomplete) as error:
-            assert type(error) is expected
+            assert type(error) is expected  # noqa: PT017
         else:
             assert expected is None
 

@@ -24,7 +24,7 @@ from registry.server.index.engine import Index
 log = logging.getLogger("hythe.quotas")
 
 RECOUNT_SECONDS = 10.0
-_REFUSAL_SECONDS = 1.0  # a count that is younger than this is good enough to refuse by
+_REFUSAL_SECONDS = 0.2  # a count that is younger than this is good enough to refuse by
 _REST = 10.0
 _PER_SLICE = 2000
 _LARGEST = 3
