@@ -185,4 +185,14 @@ def test_quotas_are_shown_to_those_whom_they_concern(make_house: MakeHouse) -> N
             "largest": [{"repository": "web/app", "size_bytes": 700}],
         }
     ]
-    assert house.user().get("/quotas") == []
+    person = house.user()
+    assert person.get("/quotas") == []
+    body = {"subject": f"user:{person.name}", "pattern": "web/mine", "actions": ["pull", "push"]}
+    house.admin.post("/grants", body, 200)
+    oci.push_blob(person.http, "web/mine", oci.blob(300))
+    refused = person.http.post(oci.uploads_path("web/mine"))
+    assert refused.status_code == 403
+    assert refused.json()["errors"][0]["message"] == (  # web/app is not for everybody to see
+        "the quota of web/* is 1000 B, 1000 B are used, most of them by web/mine (300 B); "
+        "delete some, or ask for a larger one"
+    )

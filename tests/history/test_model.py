@@ -312,7 +312,7 @@ async def live(world: World, steps: Sequence[Step]) -> None:
     await world.step("collect", 0, 0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, delete_untagged=st.booleans())
 @example(steps=FAMILY, delete_untagged=True)
 @example(steps=FAMILY, delete_untagged=False)
@@ -340,7 +340,7 @@ def on_postgres(postgres: Postgres) -> Iterator[PostgresIndex]:
     index.close()
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, delete_untagged=st.booleans())
 @example(steps=FAMILY, delete_untagged=True)
 def test_all_that_was_comes_back_on_postgresql(

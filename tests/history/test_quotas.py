@@ -72,8 +72,8 @@ class TestPushes:
         assert is_refused(refused)
         [error] = refused.json()["errors"]
         assert error["message"] == (
-            "the quota of team/* is 97.7 KiB, 58.6 KiB are used, most by team/app (58.6 KiB); "
-            "delete some there, or ask for a larger one"
+            "the quota of team/* is 97.7 KiB, 58.6 KiB are used, most of them by team/app (58.6 KiB); "
+            "delete some, or ask for a larger one"
         )
         assert error["detail"] == {"quota": "team/*", "limit_bytes": LIMIT, "used_bytes": 60_000}
         assert not is_refused(push(http, BESIDE, 40_000))
@@ -204,7 +204,7 @@ async def take(index: Index, room: Quotas, number: int) -> bool:
     digest = Digest.of(b"blob %d" % number)
     repository = Repository(("team/app", "team/web")[number % 2])
     try:
-        await room.take(repository, digest, 10)
+        await room.take(None, repository, digest, 10)
     except QuotaExceeded:
         return False
     await index.write(blobs.link, repository, digest, 10)

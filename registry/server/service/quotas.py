@@ -18,6 +18,7 @@ from registry.oci.digest import Digest
 from registry.oci.errors import ConfigurationError, Denied, RegistryError
 from registry.oci.reference import Repository
 from registry.server.auth import patterns
+from registry.server.auth.caller import Caller
 from registry.server.index import usage
 from registry.server.index.engine import Index
 
@@ -116,14 +117,17 @@ class Quotas:
         self.quotas = tuple(quotas)
         self._meters = [_Meter(quota) for quota in quotas]
 
-    async def require_room(self, repository: Repository) -> None:
-        """Raise QuotaExceeded when a quota is used up already: whoever begins a push is told before its bytes."""
+    async def require_room(self, caller: Caller | None, repository: Repository) -> None:
+        """Raise QuotaExceeded when a quota is used up already: whoever begins a push is told before its bytes.
+
+        It names no repository that *caller* may not see (None: no repository).
+        """
         for meter in self._of(repository):
             await self._keep_counted(meter)
             if meter.used_bytes() >= meter.quota.limit_bytes:
-                await self._refuse(meter, 1)
+                await self._refuse(caller, meter, 1)
 
-    async def take(self, repository: Repository, digest: Digest, size_bytes: int) -> None:
+    async def take(self, caller: Caller | None, repository: Repository, digest: Digest, size_bytes: int) -> None:
         """Make sure that there is room for bytes, and count them. Raises QuotaExceeded.
 
         Bytes that are there already, in whichever repository of a quota, need no room.
@@ -133,24 +137,26 @@ class Quotas:
             if await self._index.read(usage.has, meter.quota.pattern, digest):
                 continue
             if meter.used_bytes() + size_bytes > meter.quota.limit_bytes:
-                await self._refuse(meter, size_bytes)
+                await self._refuse(caller, meter, size_bytes)
             meter.taken_bytes += size_bytes
 
     def _of(self, repository: Repository) -> list[_Meter]:
         return [meter for meter in self._meters if meter.quota.covers(repository)]
 
-    async def _refuse(self, meter: _Meter, size_bytes: int) -> None:
+    async def _refuse(self, caller: Caller | None, meter: _Meter, size_bytes: int) -> None:
         """Count again, and raise QuotaExceeded unless there is room now."""
         if meter.age_seconds() > meter.rest_seconds(_REFUSAL_SECONDS):
             await self._count(meter)
         if meter.used_bytes() + size_bytes <= meter.quota.limit_bytes:
             return
         quota, used = meter.quota, meter.used_bytes()
-        largest = await self._largest(meter.quota.pattern, meter.slices)
-        words = ", ".join(f"{name} ({_readable(size)})" for name, size in largest)
+        sums = await self._sums(quota.pattern, meter.slices) if caller is not None else []
+        seen = [each for each in sums if caller is not None and caller.may("pull", Repository(each[0]))]
+        words = ", ".join(f"{name} ({_readable(size)})" for name, size in seen[:_LARGEST])
+        most = f", most of them by {words}" if words else ""
         raise QuotaExceeded(
-            f"the quota of {quota.pattern} is {_readable(quota.limit_bytes)}, {_readable(used)} are used, "
-            f"most by {words or 'nobody'}; delete some there, or ask for a larger one",
+            f"the quota of {quota.pattern} is {_readable(quota.limit_bytes)}, {_readable(used)} are used{most}; "
+            "delete some, or ask for a larger one",
             {"quota": quota.pattern, "limit_bytes": quota.limit_bytes, "used_bytes": used},
         )
 
@@ -195,18 +201,21 @@ class Quotas:
             await asyncio.sleep(0)
         return found, size_bytes
 
-    async def _largest(self, pattern: str, slices: int) -> list[tuple[str, int]]:
+    async def _sums(self, pattern: str, slices: int) -> list[tuple[str, int]]:
+        """Every repository of a pattern with its bytes, the largest first."""
         sums: dict[str, int] = {}
         for part in usage.slices(slices):
             for name, size_bytes in (await self._index.read(usage.by_repository, pattern, part)).items():
                 sums[name] = sums.get(name, 0) + size_bytes
             await asyncio.sleep(0)
-        return sorted(sums.items(), key=lambda item: (-item[1], item[0]))[:_LARGEST]
+        return sorted(sums.items(), key=lambda item: (-item[1], item[0]))
 
     async def usage(self, wanted: Sequence[Quota] | None = None) -> list[Usage]:
         """What is used of quotas (None: of all), counted now."""
         return [
-            Usage(quota, (await self._total(quota.pattern, 16))[1], await self._largest(quota.pattern, 16))
+            Usage(
+                quota, (await self._total(quota.pattern, 16))[1], (await self._sums(quota.pattern, 16))[:_LARGEST]
+            )
             for quota in (self.quotas if wanted is None else wanted)
         ]
 

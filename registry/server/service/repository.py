@@ -146,7 +146,7 @@ class Repositories:
         # Asked before the bytes are stored, so that a refused push leaves nothing, and again in the
         # transaction that makes it visible.
         await self._index.read(self._require_references, repository, document)
-        await self._quotas.take(repository, digest, len(payload))
+        await self._quotas.take(caller, repository, digest, len(payload))
 
         async def put() -> None:
             await self._store.put(digest, [payload])

@@ -74,7 +74,7 @@ class Uploads:
 
     async def begin(self, caller: Caller, repository: Repository, algorithm: str = DEFAULT_ALGORITHM) -> Session:
         """Open an upload. Raises TooManyRequests when the caller has too many open, and QuotaExceeded."""
-        await self._quotas.require_room(repository)
+        await self._quotas.require_room(caller, repository)
         session = Session(str(uuid.uuid4()), repository, caller.name, algorithm)
         if not await self._index.note(uploads.add, session, self._policy.uploads_open_max):
             raise TooManyRequests(
@@ -196,9 +196,9 @@ class Uploads:
             pieces, whole = await _collect(body, self._whole_max_bytes())
             if whole:
                 _expect_length(chunk, sum(map(len, pieces)))
-                return await self._store_whole(repository, digest, [session.tail, *pieces], name)
+                return await self._store_whole(caller, repository, digest, [session.tail, *pieces], name)
             body = _again(pieces, body)
-        return await self._finish_in_store(session, digest, chunk, body)
+        return await self._finish_in_store(caller, session, digest, chunk, body)
 
     async def _finished_before(self, session: Session, digest: Digest) -> int:
         if session.finished != digest:
@@ -208,7 +208,9 @@ class Uploads:
         except BlobUnknown:
             raise BlobUploadUnknown(session.id) from None
 
-    async def _finish_in_store(self, session: Session, digest: Digest, chunk: Chunk, body: Body) -> int:
+    async def _finish_in_store(
+        self, caller: Caller, session: Session, digest: Digest, chunk: Chunk, body: Body
+    ) -> int:
         async with self._store.upload(session.id) as upload:
             await self._resume(upload, session, digest.algorithm)
 
@@ -222,27 +224,34 @@ class Uploads:
             try:
                 await self._fill(upload, session.tail, body)
                 _expect_length(chunk, upload.size_bytes - session.size_bytes)
-                await self._quotas.take(session.repository, digest, upload.size_bytes)
+                await self._quotas.take(caller, session.repository, digest, upload.size_bytes)
             except BaseException:
                 await asyncio.shield(upload.revert())
                 raise
             await self._publish(session.repository, digest, upload.size_bytes, session.id, commit)
             return upload.size_bytes
 
-    async def push_whole(self, repository: Repository, digest: Digest, length: int | None, body: Body) -> int:
+    async def push_whole(
+        self,
+        repository: Repository,
+        digest: Digest,
+        length: int | None,
+        body: Body,
+        caller: Caller | None = None,
+    ) -> int:
         """Store a blob that comes in one request, and return its length in bytes. Raises QuotaExceeded too."""
         body = self._limited(0, body)
         pieces, whole = await _collect(body, self._whole_max_bytes())
         if whole:
             _expect_length(Chunk(length=length), sum(map(len, pieces)))
-            return await self._store_whole(repository, digest, pieces, None)
+            return await self._store_whole(caller, repository, digest, pieces, None)
         name = str(uuid.uuid4())
         try:
             async with self._store.upload(name) as upload:
                 await upload.begin(Progress(), digest.algorithm)
                 await self._fill(upload, b"", _again(pieces, body))
                 _expect_length(Chunk(length=length), upload.size_bytes)
-                await self._quotas.take(repository, digest, upload.size_bytes)
+                await self._quotas.take(caller, repository, digest, upload.size_bytes)
                 commit = partial(upload.commit, digest)
                 await self._publish(repository, digest, upload.size_bytes, None, commit)
                 return upload.size_bytes
@@ -251,10 +260,15 @@ class Uploads:
             raise
 
     async def _store_whole(
-        self, repository: Repository, digest: Digest, pieces: list[bytes], session: str | None
+        self,
+        caller: Caller | None,
+        repository: Repository,
+        digest: Digest,
+        pieces: list[bytes],
+        session: str | None,
     ) -> int:
         size_bytes = sum(map(len, pieces))
-        await self._quotas.take(repository, digest, size_bytes)
+        await self._quotas.take(caller, repository, digest, size_bytes)
         await self._publish(repository, digest, size_bytes, session, partial(self._store.put, digest, pieces))
         return size_bytes
 
@@ -292,7 +306,7 @@ class Uploads:
             size_bytes = await self._index.read(blobs.size, candidate, digest)
             if size_bytes is None:
                 continue
-            await self._quotas.take(repository, digest, size_bytes)
+            await self._quotas.take(caller, repository, digest, size_bytes)
             if await self._index.write(_link_from, candidate, repository, digest):
                 return True
         return False

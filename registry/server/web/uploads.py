@@ -25,7 +25,8 @@ async def begin_upload(context: Context, request: Request, route: Route) -> Repl
     whole = request.parameter("digest")
     if whole is not None and mounting is None:
         digest = Digest.parse(whole)
-        await context.uploads.push_whole(route.repository, digest, request.content_length(), request.body())
+        length, body = request.content_length(), request.body()
+        await context.uploads.push_whole(route.repository, digest, length, body, context.caller)
         return _created(route.repository, digest)
     session = await context.uploads.begin(context.caller, route.repository, _algorithm(request))
     return Reply(202, _standing(session))
