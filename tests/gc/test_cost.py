@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import blobs, candidates, garbage, inventory, pulled, schema, tags
+from registry.server.index import blobs, candidates, garbage, history, inventory, pulled, schema, tags, usage
 from registry.server.index.engine import EmbeddedIndex, sqlite_engine
 from registry.server.service.collect import Choices, Collector, Tally
 from tests.gc.keeper import QUICK, collect, collect_all
@@ -145,6 +145,12 @@ STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bytes that go": (blobs._FORGET_BYTES, {"digest": DIGEST}),
     "the tags of a repository": (pulled._TAGS, {"of": 1, "after": "", "limit": 10}),
     "a tag that goes": (tags._HOLD, {"row_repository_id": 1, "row_name": "t1"}),
+    "a repository's history": (history._ENTRIES, {"of": 1, "before": 9, "limit": 10}),
+    "a tag's history": (history._ENTRIES_OF_TAG, {"of": 1, "before": 9, "limit": 10, "named": "t1"}),
+    "where a tag pointed then": (history._THEN, {"of": 1, "named": "t1", "at_ms": 5}),
+    "where a tag pointed before": (history._BEFORE, {"of": 1, "named": "t1", "present": ""}),
+    "history that is over": (history._OLDEST, {"limit_ms": 5, "limit": 10}),
+    "whether a namespace has a digest": (usage._HAS, {"first": "a", "beyond": "b", "named": DIGEST}),
     "a page of links": (inventory._LINKS, {"of": 1, "named": DIGEST, "limit": 10}),
     "a page of manifests": (inventory._MANIFESTS, {"of": 1, "named": DIGEST, "limit": 10}),
     "a page of records": (inventory._RECORDS, {"named": DIGEST, "limit": 10}),
