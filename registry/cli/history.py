@@ -21,6 +21,7 @@ from registry.server.service.history import History, Wanted, moment_of
 from registry.server.service.quotas import Quotas
 
 FAMILIES = ("history", "restore", "quota")
+_LIMIT_MAX = 1_000_000
 _TIME = "2026-11-20T12:00:00Z, or 2d, 12h, 30m ago"
 
 
@@ -61,8 +62,8 @@ async def run(settings: Settings, index: Index, actor: Actor, options: argparse.
 
 async def _history(kept: History, actor: Actor, options: argparse.Namespace) -> int:
     repository, tag = _name(options.name)
-    if options.limit < 1:
-        raise Refused("--limit is a number of entries, at least 1")
+    if not 1 <= options.limit <= _LIMIT_MAX:
+        raise Refused(f"--limit is a number of entries from 1 to {_LIMIT_MAX}")
     if options.forget:
         count = await kept.forget((actor.name, actor.address), repository, tag)
         output.as_json({"forgotten": count}) if options.json else print(f"{count} entries forgotten")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,16 +14,29 @@ pytest.register_assert_rewrite("tests.gc.keeper")
 
 from registry.cli import admin
 from registry.oci.errors import HytheError
-from tests.gc.conftest import StartServer, http, keeper, migrated, start, warm
+from registry.server.index.postgres import PostgresIndex
+from tests.gc.conftest import StartServer, http, migrated, start, warm
+from tests.gc.keeper import Keeper
 from tests.support.warm import WarmServer
 
-__all__ = ["http", "keeper", "migrated", "start", "warm"]
+__all__ = ["http", "migrated", "start", "warm"]
 Hythe = Callable[..., Any]
 
 
 @pytest.fixture
 def registry(start: StartServer) -> WarmServer:
     return start(policy={"history_days": 30})
+
+
+def keeper_of(registry: WarmServer) -> Keeper:
+    """The operator of a registry, on whichever index."""
+    url = registry.settings.get("index", {}).get("url", "")
+    return Keeper(registry.data, partial(PostgresIndex, url, 3) if url else None)
+
+
+@pytest.fixture
+def keeper(registry: WarmServer) -> Keeper:
+    return keeper_of(registry)
 
 
 @pytest.fixture

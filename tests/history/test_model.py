@@ -268,6 +268,25 @@ class World:
                 if moment >= self.began:
                     assert (None if point is None else point.digest) == then.get(tag)
 
+    async def list(self) -> None:
+        """The history is what the lists say, the latest first, also page by page."""
+        if await self.index.read(names.find, self.repository) is None:
+            return
+        entries = await self.history.entries(self.repository)
+        listed = [(each.name, each.digest, each.from_ms, each.until_ms) for each in entries]
+        assert listed == self.place.past[::-1]
+        pages, after = [], 0
+        while page := await self.history.entries(self.repository, None, after, 2):
+            pages += page
+            after = page[-1].id
+        assert pages == entries
+        for tag in (*TAGS, history.UNTAGGED):
+            of_tag = await self.history.entries(self.repository, tag)
+            assert of_tag == [each for each in entries if each.name == tag]
+        assert [each.is_served for each in entries] == [
+            not self.place.manifests[each.digest].is_deleted for each in entries
+        ]
+
     async def _rows(self, table: Any, here: int | None) -> list[dict[str, Any]]:
         rows = await self.index.read(everything, table)
         return [row for row in rows if row["repository_id"] == here]
@@ -308,6 +327,7 @@ async def live(world: World, steps: Sequence[Step]) -> None:
     for name, number, how in [*START, *steps, ("collect", 0, 0)]:
         await world.step(name, number, how)
     await world.look_back()
+    await world.list()
     await world.step("forget", -1, 0)
     await world.step("collect", 0, 0)
 

@@ -20,7 +20,7 @@ from registry.server.service import quotas
 from registry.server.service.quotas import Quota, QuotaExceeded, Quotas
 from tests.gc.conftest import StartServer
 from tests.gc.keeper import Keeper
-from tests.history.conftest import Hythe
+from tests.history.conftest import Hythe, keeper_of
 from tests.postgres.conftest import OpenIndex, database, open_index
 from tests.support.oci import (
     blob,
@@ -116,7 +116,7 @@ class TestPushes:
 
     def test_deleting_and_collecting_makes_room_when_the_history_is_forgotten(self, start: StartServer) -> None:
         server = start(policy={"quotas": {"team/*": LIMIT}, "history_days": 30})
-        keeper = Keeper(server.data)
+        keeper = keeper_of(server)
         with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
             made, layer = push_blob(http, HERE, config()), push_blob(http, HERE, blob(90_000))
             manifest = push_manifest(http, HERE, image(made, [layer]), "v1")

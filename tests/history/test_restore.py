@@ -14,7 +14,7 @@ from registry.server.service.history import History
 from registry.server.service.policy import Policy
 from tests.gc.conftest import StartServer
 from tests.gc.keeper import Keeper
-from tests.history.conftest import Hythe
+from tests.history.conftest import Hythe, keeper_of
 from tests.support.oci import (
     Content,
     blob,
@@ -295,7 +295,7 @@ class TestCollection:
 
     def test_without_a_history_nothing_is_kept(self, start: StartServer) -> None:
         server = start(policy={"history_days": 0})
-        keeper = Keeper(server.data)
+        keeper = keeper_of(server)
         with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
             push_image(http, HERE, "v1")
             delete(http, push_image(http, HERE, "v1").digest)
@@ -304,7 +304,7 @@ class TestCollection:
 
     def test_a_server_forgets_by_itself(self, start: StartServer) -> None:
         server = start(policy={"history_days": 1e-9})
-        keeper = Keeper(server.data)
+        keeper = keeper_of(server)
         with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
             delete(http, push_image(http, HERE, "v1").digest)
         deadline = time.monotonic() + 20
@@ -346,6 +346,8 @@ class TestWords:
             (["restore", f"{HERE}@sha256:{'0' * 64}", "--at", "1h"], "--at and --to go with REPO:TAG"),
             (["history", "team/none"], "repository name not known to this registry"),
             (["history", HERE, "--limit", "0"], "--limit is a number of entries"),
+            (["history", HERE, "--limit", "9" * 30], "--limit is a number of entries"),
+            (["restore", f"{HERE}:v1", "--at", "9" * 30 + "d"], "did not exist at that time"),
         ],
     )
     def test_a_mistake_is_told_in_a_sentence(

@@ -18,6 +18,7 @@ from registry.oci.reference import Repository, Tag
 from registry.server.index import names
 from registry.server.index.schema import manifest, tag, tag_history
 
+ID_MAX = (1 << 31) - 1  # of an INTEGER of PostgreSQL
 UNTAGGED = ""  # in place of a tag's name: the manifest itself
 
 

@@ -83,7 +83,8 @@ class History:
         *before* is the id that the page before ended with. Raises NameUnknown.
         """
         await self._require_known(repository)
-        return await self._index.read(history.page, repository, of, before or _FAR_FUTURE_MS, limit)
+        place = min(before or history.ID_MAX, history.ID_MAX)
+        return await self._index.read(history.page, repository, of, place, limit)
 
     async def now(self, repository: Repository, tag: Tag) -> Point | None:
         """Where a tag points; None when there is none."""
