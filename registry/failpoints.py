@@ -37,7 +37,7 @@ CARE = (
 )
 
 # What comes to pass when something is brought back.
-RESTORE = ("restore.shown", "restore.done")
+HISTORY = ("history.shown", "history.done")
 
 POINTS = (
     "upload.created",
@@ -58,7 +58,7 @@ POINTS = (
     "upload.cancelled",
     *COLLECTION,
     *CARE,
-    *RESTORE,
+    *HISTORY,
 )
 
 

@@ -28,7 +28,7 @@ def hythe(warm: Forker, registry: WarmServer, failpoint: str, *words: str) -> in
     return warm.start(arguments, {"HYTHE_FAILPOINT": failpoint}, log, Path(os.devnull)).wait(60)
 
 
-POINTS = [*failpoints.RESTORE, "index.before-commit", "index.committed"]
+POINTS = [*failpoints.HISTORY, "index.before-commit", "index.committed"]
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -43,7 +43,7 @@ def test_one_that_is_killed_is_done_or_not_and_can_be_repeated(
     words = ("restore", f"{HERE}:multi", "--to", top.digest)
     assert hythe(warm, registry, point, *words) == -signal.SIGKILL
     shown = {content.digest: _is_served(http, content.digest) for content in (top, child)}
-    is_done = point in ("restore.done", "index.committed")
+    is_done = point in ("history.done", "index.committed")
     assert set(shown.values()) == {is_done}
     assert http.get(manifest_path(HERE, "multi")).content == (top if is_done else old).data
     assert sum(row["action"] == "tag.restore" for row in keeper.rows(schema.audit)) == is_done

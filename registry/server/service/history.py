@@ -114,7 +114,7 @@ class History:
         for _ in range(_TRIES):
             with contextlib.suppress(_Moved):
                 done = await self._index.write(_restore, self._policy, caller, repository, wanted, confirm)
-                failpoints.reach("restore.done")
+                failpoints.reach("history.done")
                 return done
         raise Unavailable("others are changing this very tag; try again soon")
 
@@ -161,7 +161,7 @@ def _restore(
         confirm(tx)
     digest = _target(tx, repository, wanted)
     shown = _bring_back(tx, policy, repository, digest)
-    failpoints.reach("restore.shown")
+    failpoints.reach("history.shown")
     was = None
     if wanted.tag is not None:
         held = tags.hold(tx, repository, wanted.tag)
