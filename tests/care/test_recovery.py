@@ -450,6 +450,23 @@ def test_an_index_that_is_damaged_is_a_sentence(near: WarmServer, hythe: Admin, 
     assert [path.name for path in backups.iterdir()] == [file.name]
 
 
+def as_of_0005(lines: list[bytes]) -> Iterator[bytes]:
+    """The tables of a backup without what came after that release."""
+    newer, kept, is_there = {"damage", "tag_history"}, [], True
+    for line in lines:
+        value = json.loads(line)
+        if isinstance(value, dict):
+            is_there = value["table"] not in newer
+            kept = [n for n, name in enumerate(value["columns"]) if name not in ("since_ms", "deleted_ms")]
+            if value["table"] == "candidate":  # whose time has the same name
+                kept = list(range(len(value["columns"])))
+            value["columns"] = [value["columns"][n] for n in kept]
+        else:
+            value = [value[n] for n in kept]
+        if is_there:
+            yield json.dumps(value).encode() + b"\n"
+
+
 def test_a_backup_of_an_older_release_is_brought_to_this_ones_schema(
     near: WarmServer, hythe: Admin, backups: Path
 ) -> None:
@@ -459,8 +476,7 @@ def test_a_backup_of_an_older_release_is_brought_to_this_ones_schema(
     lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
     header = json.loads(lines[0])
     assert header["schema"] > "0005"
-    kept = [line for line in lines[1:-1] if not line.startswith(b'{"table":"damage"')]  # which that one had not
-    text = b"".join([json.dumps({**header, "schema": "0005"}).encode() + b"\n", *kept])
+    text = b"".join([json.dumps({**header, "schema": "0005"}).encode() + b"\n", *as_of_0005(lines[1:-1])])
     end = json.dumps({"sha256": hashlib.sha256(text).hexdigest(), "rows": 0}).encode() + b"\n"
     file.write_bytes(gzip.compress(text + end))
     near.stop()
