@@ -317,7 +317,7 @@ def test_of_two_workers_the_one_that_is_killed_is_replaced_and_clients_go_on(
         assert processes.wait_until(lambda: len(processes.workers(server.pid)) == 2)
         assert len(processes.workers(server.pid)) == 2
     assert server.stop() == 0
-    assert processes.session(server.pid) == []
+    assert processes.wait_until(lambda: not processes.session(server.pid)), processes.session(server.pid)
 
 
 def test_a_worker_that_is_killed_by_hand_is_replaced_while_the_other_answers(make_server: MakeServer) -> None:
