@@ -52,8 +52,10 @@ ROOM_OF_PACKAGE = {
     "jwt": {"server.auth"},
     "cryptography": {"server.auth"},
     "httpx": {"transfer"},
-    "yaml": {"config"},
-    "msgspec": {"config", "server.web"},
+    "aiohttp": {"transfer"},
+    "yarl": {"transfer"},
+    "yaml": {"config", "client_config"},
+    "msgspec": {"config", "client_config", "server.web"},
     "argparse": {"cli"},
 }
 
@@ -87,10 +89,12 @@ def room(module: str) -> str:
 def may_import(source: str, target: str) -> bool:
     if source == target or f"registry.{target}" in EVERYWHERE or target in EVERYWHERE:
         return True
-    if source in ("config", "server.logs"):
+    if source in ("config", "client_config", "server.logs"):
         return target == "oci"
     if target == "config":
         return source in SETTINGS_READERS
+    if target == "client_config":
+        return source == "cli"
     if target == "server.logs":
         return source in LOG_WRITERS
     return any(

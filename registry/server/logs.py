@@ -61,7 +61,7 @@ def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("uvicorn", "uvicorn.error", "asyncio", "alembic", "httpx", "httpcore"):
+    for name in ("uvicorn", "uvicorn.error", "asyncio", "alembic", "aiohttp"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # uvicorn reports each malformed request; that is the client's fault, and cheap to repeat.
     logging.getLogger("uvicorn.error").addFilter(_not_invalid_requests)

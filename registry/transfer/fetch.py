@@ -7,33 +7,26 @@ its host is the configured one, or was listed beside it. Redirects are not follo
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import base64
 import json
-import ssl
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from registry.oci.errors import ConfigurationError, HytheError
-
-if TYPE_CHECKING:
-    import httpx  # a third of a second: the command line does without
+from registry.transfer.errors import TransferError
+from registry.transfer.http import Http
+from registry.transfer.loopback import is_loopback
 
 SIZE_MAX_BYTES = 512 << 10
 SECONDS_MAX = 10.0
+# What two parsers could read as two hosts is no address: a backslash, a space, a name and password, a percent.
+_ADDRESS = re.compile(r"(?i:https?)://[A-Za-z0-9.:\[\]_-]+(?:[/?][!-\[\]-~]*)?")
 
 
 class FetchFailed(HytheError):
     """A document that could not be had. The text is for the operator's log: it names hosts."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine, by its name alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Fetcher:
@@ -45,23 +38,22 @@ class Fetcher:
     def __init__(self, configured: str, more_hosts: Sequence[str] = (), seconds: float = SECONDS_MAX) -> None:
         """Raises ConfigurationError when *configured* is no address that may be asked."""
         url = _parse(configured)
-        self._is_local = url is not None and url.scheme == "http" and is_loopback(url.host)
-        if url is None or not url.host or not (url.scheme == "https" or self._is_local):
+        self._is_local = url is not None and url.scheme == "http" and is_loopback(url.hostname or "")
+        if url is None or not (url.scheme == "https" or self._is_local):
             raise ConfigurationError(
                 f"{configured!r} is no address to ask: https://…, or http:// on a loopback address"
             )
         others = [_parse(f"{url.scheme}://{host}") for host in more_hosts]
-        if any(other is None or not other.host or other.path not in ("", "/") for other in others):
+        if any(other is None or other.path not in ("", "/") for other in others):
             raise ConfigurationError(f"{', '.join(more_hosts)!r}: 'name' and 'name:port' are hosts")
         self._hosts = {_place(url), *(_place(other) for other in others if other is not None)}
         self._seconds = seconds
-        self._tls: ssl.SSLContext | None = None
 
-    def require_allowed(self, address: str) -> httpx.URL:
+    def require_allowed(self, address: str) -> SplitResult:
         """*address*, parsed, if it may be asked. Raises FetchFailed."""
         url = _parse(address)
         schemes = ("https", "http") if self._is_local else ("https",)
-        if url is None or url.scheme not in schemes or url.userinfo or _place(url) not in self._hosts:
+        if url is None or url.scheme not in schemes or _place(url) not in self._hosts:
             raise FetchFailed(f"{address[:200]!r} is not on a configured host")
         return url
 
@@ -82,65 +74,53 @@ class Fetcher:
         form: Mapping[str, str] | None = None,
         basic: tuple[str, str] | None = None,
     ) -> Any:
-        import httpx
-
         url = self.require_allowed(address)
         try:
             async with asyncio.timeout(self._seconds):
                 status, body = await self._exchange(method, url, headers, form, basic)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
-            raise FetchFailed(f"{url.host}: {type(error).__name__}: {error}") from None
+        except (TransferError, OSError, TimeoutError) as error:
+            raise FetchFailed(f"{url.hostname}: {type(error).__name__}: {error}") from None
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
-            raise FetchFailed(f"{url.host}: the answer ({status}) is not JSON") from None
+            raise FetchFailed(f"{url.hostname}: the answer ({status}) is not JSON") from None
         if status != 200:
             said = document.get("error") if isinstance(document, dict) else None
-            raise FetchFailed(f"{url.host}: status {status}, {str(said)[:100]!r}")
+            raise FetchFailed(f"{url.hostname}: status {status}, {str(said)[:100]!r}")
         return document
 
     async def _exchange(
         self,
         method: str,
-        url: httpx.URL,
+        url: SplitResult,
         headers: Mapping[str, str],
         form: Mapping[str, str] | None,
         basic: tuple[str, str] | None,
     ) -> tuple[int, bytes]:
-        import httpx
-
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        client = httpx.AsyncClient(
-            verify=self._tls,
-            follow_redirects=False,
-            trust_env=not self._is_local,  # a company's proxy
-            headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "hythe"},
-        )
-        async with client, client.stream(method, url, headers=headers, data=form, auth=basic) as response:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise FetchFailed(f"{url.host}: a compressed answer was not asked for")
-            body = bytearray()
-            async for piece in response.aiter_raw():
-                body += piece
-                if len(body) > SIZE_MAX_BYTES:
-                    raise FetchFailed(f"{url.host}: the answer is larger than {SIZE_MAX_BYTES} bytes")
-            return response.status_code, bytes(body)
+        sent = {"Accept": "application/json", **headers}
+        if basic is not None:
+            sent["Authorization"] = "Basic " + base64.b64encode(":".join(basic).encode()).decode()
+        if form is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        body = None if form is None else urlencode(form).encode()
+        async with Http() as http, http.send(method, url.geturl(), sent, body) as answer:
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                raise FetchFailed(f"{url.hostname}: a compressed answer was not asked for")
+            found = await answer.read(SIZE_MAX_BYTES + 1)
+            if len(found) > SIZE_MAX_BYTES:
+                raise FetchFailed(f"{url.hostname}: the answer is larger than {SIZE_MAX_BYTES} bytes")
+            return answer.status, found
 
 
-def _parse(text: str) -> httpx.URL | None:
-    import httpx
-
+def _parse(text: str) -> SplitResult | None:
+    """An address of HTTP with a host, None for anything else."""
     try:
-        return httpx.URL(text)
-    except (httpx.InvalidURL, ValueError, TypeError):
+        url = urlsplit(text) if isinstance(text, str) and _ADDRESS.fullmatch(text) else None
+        return url if url is not None and url.hostname and url.port != 0 else None
+    except ValueError:
         return None
 
 
-def _port(url: httpx.URL) -> int:
-    return url.port or (443 if url.scheme == "https" else 80)
-
-
-def _place(url: httpx.URL) -> str:
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{host}:{_port(url)}"
+def _place(url: SplitResult) -> str:
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"

@@ -8,23 +8,22 @@ with its digest. Source: OCI distribution-spec v1.1, "Pulling blobs"; docker's t
 from __future__ import annotations
 
 import asyncio
-import re
-import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import SplitResult, urlencode, urljoin
 
 from registry.oci import media
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.transfer.fetch import Fetcher, FetchFailed, is_loopback
-
-if TYPE_CHECKING:
-    import httpx
+from registry.transfer.bearer import Challenge, Credentials
+from registry.transfer.errors import TransferError
+from registry.transfer.fetch import Fetcher, FetchFailed
+from registry.transfer.http import Http, Limits, Response
 
 _SECONDS = 30.0  # to connect, and for each piece
 _REDIRECTS_MAX = 3
-_PARAMETER = re.compile(r'(\w+)="([^"\\]{0,1000})"')
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ACCEPT = ", ".join([*sorted(media.MANIFESTS), "*/*"])
 
 
 class Replica:
@@ -35,76 +34,51 @@ class Replica:
         self.url = url.rstrip("/")
         self._fetcher = Fetcher(url, hosts)
         self._login = (name, password) if name else None
-        self._tls: ssl.SSLContext | None = None
 
     @asynccontextmanager
     async def open(self, repository: Repository, kind: str, digest: Digest) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of a blob (*kind* `blobs`) or a manifest (`manifests`), in pieces. Raises FetchFailed."""
-        import httpx
-
         address = f"{self.url}/v2/{repository}/{kind}/{digest}"
         try:
-            async with self._client() as client:
-                response = await self._get(client, address)
-                try:
-                    yield response.aiter_raw(1 << 20)
-                finally:
-                    await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            async with AsyncExitStack() as stack:
+                http = await stack.enter_async_context(Http(Limits(_SECONDS, _SECONDS)))
+                answer = await self._get(http, stack, address)
+                yield answer.pieces()
+        except (TransferError, OSError) as error:
             raise FetchFailed(f"{self.url}: {type(error).__name__}: {error}") from None
 
-    def _client(self) -> httpx.AsyncClient:
-        import httpx
-
-        if self._tls is None:
-            self._tls = ssl.create_default_context()
-        accept = ", ".join([*sorted(media.MANIFESTS), "*/*"])
-        headers = {"accept": accept, "accept-encoding": "identity", "user-agent": "hythe"}
-        return httpx.AsyncClient(
-            verify=self._tls,
-            follow_redirects=False,
-            trust_env=not is_loopback(httpx.URL(self.url).host),  # a company's proxy
-            headers=headers,
-            timeout=_SECONDS,
-        )
-
-    async def _get(self, client: httpx.AsyncClient, address: str) -> httpx.Response:
+    async def _get(self, http: Http, stack: AsyncExitStack, address: str) -> Response:
         """The answer 200 to a request, after a token was fetched and redirects were followed, if need be."""
         authorization: dict[str, str] = {}
         own = _origin(self._fetcher.require_allowed(address))
         for _ in range(_REDIRECTS_MAX + 2):
             url = self._fetcher.require_allowed(address)
-            headers = authorization if _origin(url) == own else {}
-            response = await client.send(client.build_request("GET", url, headers=headers), stream=True)
-            if response.status_code == 200:
-                if response.headers.get("content-encoding", "identity") == "identity":
-                    return response
-                await response.aclose()
-                raise FetchFailed(f"{url.host}: a compressed answer was not asked for")
-            await response.aclose()
-            if response.status_code == 401 and not authorization:
-                authorization = await self._authorize(response.headers.get("www-authenticate", ""))
-            elif response.has_redirect_location:
-                address = str(url.join(response.headers["location"]))
+            headers = {"Accept": _ACCEPT, **(authorization if _origin(url) == own else {})}
+            answer = await stack.enter_async_context(http.send("GET", address, headers))
+            if answer.status == 200:
+                if answer.headers.get("Content-Encoding", "identity") == "identity":
+                    return answer
+                raise FetchFailed(f"{url.hostname}: a compressed answer was not asked for")
+            if answer.status == 401 and not authorization:
+                authorization = await self._authorize(answer.headers.get("WWW-Authenticate", ""))
+            elif answer.status in _REDIRECTS and "Location" in answer.headers:
+                address = urljoin(address, answer.headers["Location"])
             else:
-                raise FetchFailed(f"{url.host}: status {response.status_code}")
+                raise FetchFailed(f"{url.hostname}: status {answer.status}")
         raise FetchFailed(f"{self.url}: too many redirects")
 
     async def _authorize(self, challenge: str) -> dict[str, str]:
         """The header that answers a challenge."""
-        import httpx
-
-        scheme, _, rest = challenge.partition(" ")
-        said = dict(_PARAMETER.findall(rest))
-        if scheme.lower() == "basic" and self._login is not None:
-            request = httpx.Request("GET", self.url)
-            flow = httpx.BasicAuth(*self._login).auth_flow(request)
-            return {"authorization": next(flow).headers["authorization"]}
-        if scheme.lower() != "bearer" or "realm" not in said:
+        found = Challenge.parse(challenge)
+        said = found.parameters
+        if found.scheme == "basic" and self._login is not None:
+            return {"Authorization": Credentials(*self._login).basic()}
+        if found.scheme != "bearer" or "realm" not in said:
             raise FetchFailed(f"{self.url}: it wants a login")
         asked = {name: said[name] for name in ("service", "scope") if name in said}
+        realm = said["realm"]
         if self._login is None:
-            document = await self._fetcher.get(str(httpx.URL(said["realm"]).copy_merge_params(asked)))
+            document = await self._fetcher.get(f"{realm}{'&' if '?' in realm else '?'}{urlencode(asked)}")
         else:
             name, password = self._login
             form = {
@@ -114,15 +88,15 @@ class Replica:
                 "client_id": "hythe",
                 **asked,
             }
-            document = await self._fetcher.post(said["realm"], form)
+            document = await self._fetcher.post(realm, form)
         token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise FetchFailed(f"{self.url}: its token service gave no token")
-        return {"authorization": f"Bearer {token}"}
+        return {"Authorization": f"Bearer {token}"}
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
+def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port
 
 
 async def in_time(pieces: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
