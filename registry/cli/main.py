@@ -5,19 +5,37 @@ A verb's module is imported only when it is asked for: start-up time is imports.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from registry import __version__
 from registry.oci.errors import HytheError
 
+if TYPE_CHECKING:
+    import argparse
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 
+# Verb: the function that runs it, given the words after the verb, and what the help says.
+VERBS: dict[str, tuple[str, str]] = {
+    "admin": ("registry.cli.admin:run", "accounts, tokens, rights and the audit log"),
+    "login": ("registry.cli.login:login", "log in to a registry"),
+    "logout": ("registry.cli.login:logout", "log out from a registry"),
+    "cp": ("registry.cli.cp:run", "copy an image between registries, layouts and archives"),
+    "tags": ("registry.cli.lists:tags", "list the tags of a repository"),
+    "catalog": ("registry.cli.lists:catalog", "list the repositories of a registry"),
+    "search": ("registry.cli.search:run", "search a registry for repositories"),
+    "manifest": ("registry.cli.manifest:run", "show what a registry has under a name"),
+}
+
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The whole command line; the words after most verbs are read in the verbs' own modules."""
+    import argparse
+
     top = argparse.ArgumentParser(prog="hythe", description="A private container registry, and its client.")
     top.add_argument("-v", "--version", action="version", version=f"hythe {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND")
@@ -26,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (server.host)")
     serve.add_argument("--port", type=int, help="port to listen on (server.port)")
     serve.add_argument("--workers", type=int, metavar="N", help="processes (server.workers)")
-    # Its verbs are in cli/admin.py, which is imported only for them.
-    verbs.add_parser("admin", help="accounts, tokens, rights and the audit log", add_help=False)
+    for name, (_, help_text) in VERBS.items():
+        verbs.add_parser(name, help=help_text, add_help=False)
     return top
 
 
@@ -45,10 +63,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: Sequence[str]) -> int:
-    if words[:1] == ["admin"]:
-        from registry.cli import admin
-
-        return admin.run(words[1:])
+    if words[:1] and words[0] in VERBS:
+        module, _, function = VERBS[words[0]][0].partition(":")
+        verb: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+        return verb(words[1:])
     options = parser().parse_args(words)
     if options.verb is None:
         parser().print_help()

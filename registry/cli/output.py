@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print aligned columns under headings, as docker does."""
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], least: int = 0) -> None:
+    """Print aligned columns under headings, as docker does; each is *least* wide, its gap included."""
     lines = [[str(heading) for heading in headings], *([cell(value) for value in row] for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(headings))]
+    widths = [max(least - 3, *(len(line[place]) for line in lines)) for place in range(len(headings))]
     for line in lines:
         print("   ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 

@@ -1,0 +1,34 @@
+"""What the verbs of the client share: their options, one event loop, and what happens when the reader is gone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from registry.oci.errors import HytheError
+
+
+def parser(verb: str, description: str, usage: str = "") -> argparse.ArgumentParser:
+    """A verb's command line."""
+    made = argparse.ArgumentParser(prog=f"hythe {verb}", description=description)
+    if usage:
+        made.usage = f"hythe {verb} {usage}"
+    return made
+
+
+def execute(work: Coroutine[Any, Any, int]) -> int:
+    """Run a verb to its end and return its exit status."""
+    try:
+        status = asyncio.run(work)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read what is printed has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise HytheError(f"{where}{error.strerror or error}") from None
