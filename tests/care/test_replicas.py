@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from registry.transfer.replica import Replica
 from tests.care.conftest import Admin, StartServer, client
 from tests.care.damage import Vandal
 from tests.gc.keeper import Keeper
+from tests.support.faulty import Answer, faulty
 from tests.support.oci import blob, blob_path, config, image, manifest_path, push_blob, push_manifest
 from tests.support.warm import WarmServer
 
@@ -80,28 +83,28 @@ def test_one_that_has_wrong_bytes_or_none_heals_nothing_and_later_another_does(
 @pytest.mark.parametrize(
     "answer",
     [
-        httpx.Response(401, headers={"www-authenticate": 'Bearer realm="https://evil.example/token",service="x"'}),
-        httpx.Response(307, headers={"location": "https://evil.example/blob"}),
-        httpx.Response(307, headers={"location": "file:///etc/passwd"}),
-        httpx.Response(401, headers={"www-authenticate": "Negotiate"}),
-        httpx.Response(500),
+        Answer(401, {"WWW-Authenticate": 'Bearer realm="ELSEWHERE/token",service="x"'}),
+        Answer(401, {"WWW-Authenticate": 'Bearer realm="https://evil.example/token",service="x"'}),
+        Answer(307, {"Location": "ELSEWHERE/blob"}),
+        Answer(307, {"Location": "file:///etc/passwd"}),
+        Answer(401, {"WWW-Authenticate": "Negotiate"}),
+        Answer(500),
     ],
 )
-@pytest.mark.anyio
-async def test_nobody_is_asked_who_was_not_named(answer: httpx.Response, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_nobody_is_asked_who_was_not_named(answer: Answer) -> None:
+    with faulty(lambda asked: Answer(200, {}, b"")) as elsewhere:
+        headers = {name: value.replace("ELSEWHERE", elsewhere.url) for name, value in answer.headers.items()}
+        with faulty(lambda asked: replace(answer, headers=headers)) as other:
+            replica = Replica(other.url, "hythe", "secret")
 
-    async def send(self: httpx.AsyncClient, request: httpx.Request, **_: Any) -> httpx.Response:
-        asked.append(request.url.host)
-        answer.request = request
-        return answer
+            async def main() -> None:
+                async with replica.open(Repository(REPOSITORY), "blobs", Digest.of(b"")):
+                    raise AssertionError("nothing was given")
 
-    monkeypatch.setattr(httpx.AsyncClient, "send", send)
-    replica = Replica("https://other.example", "hythe", "secret")
-    with pytest.raises(FetchFailed):
-        async with replica.open(Repository(REPOSITORY), "blobs", Digest.of(b"")):
-            raise AssertionError("nothing was given")
-    assert set(asked) == {"other.example"}
+            with pytest.raises(FetchFailed):
+                asyncio.run(main())
+            assert len(other.asked) == 1
+        assert not elsewhere.asked
 
 
 def test_an_address_that_cannot_be_asked_is_a_mistake_of_the_settings(near: WarmServer, hythe: Admin) -> None:
