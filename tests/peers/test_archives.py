@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import registry
 from tests.support import images, peers
 from tests.support.peers import Client
 from tests.support.server import Server
@@ -16,7 +18,10 @@ from tests.support.server import Server
 
 def cp(home: Path, *words: str) -> str:
     command = [sys.executable, "-m", "registry", "cp", *words]
-    done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(Path(registry.__file__).parent.parent)}
+    done = subprocess.run(
+        command, env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
