@@ -16,10 +16,11 @@ from typing import Literal
 
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
+from registry.oci.errors import DigestInvalid
 from registry.oci.platform import Platform
 from registry.oci.reference import Repository, Tag
 from registry.transfer.plan import Node, Plan, make_plan, select
-from registry.transfer.target import Mounting, Pieces, Read, Source, Target, from_bytes
+from registry.transfer.target import Doubting, Mounting, Pieces, Read, Source, Target, from_bytes
 
 BLOBS_AT_ONCE = 4
 MANIFESTS_AT_ONCE = 8
@@ -130,8 +131,17 @@ async def _blob(
     elif origin is not None and isinstance(target, Mounting) and await target.mount(blob, origin):
         observe(Event("mounted", blob))
     else:
-        await target.push(blob, _watched(blob, source, observe))
+        await _push(blob, source, target, observe)
         observe(Event("done", blob, blob.size_bytes))
+
+
+async def _push(blob: Descriptor, source: Source, target: Target, observe: Observe) -> None:
+    while True:
+        try:
+            return await target.push(blob, _watched(blob, source, observe))
+        except DigestInvalid:
+            if not (isinstance(source, Doubting) and source.doubt(blob)):
+                raise
 
 
 def _watched(blob: Descriptor, source: Source, observe: Observe) -> Read:

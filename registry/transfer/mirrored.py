@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
-from registry.oci.errors import HytheError
+from registry.oci.errors import DigestInvalid, HytheError
 from registry.oci.reference import Tag
 from registry.transfer.hosts import Uses
 from registry.transfer.remote import Remote
@@ -35,7 +35,7 @@ class Copy:
 
 
 class Mirrored:
-    """A Source, Referring. Whatever a mirror fails at, from a refused connection to bytes that end, the next does.
+    """A Source, Referring and Doubting. What a mirror fails at, in whatever way, the next one does.
 
     Content is found by digest, so a mirror can delay but not deceive; only what a tag means is its word.
     """
@@ -44,6 +44,7 @@ class Mirrored:
         self.origin = origin
         self._mirrors = list(mirrors)
         self._failed: set[int] = set()
+        self._came_from: dict[Digest, int] = {}  # contents that a mirror gave a part of, and which mirror
 
     async def resolve(self, reference: Tag | Digest) -> Descriptor:
         """What the first that knows *reference* says. Raises what the registry itself raises."""
@@ -61,6 +62,7 @@ class Mirrored:
         for place, mirror in self._usable():
             if mirror.uses == "tag-only":
                 continue
+            self._came_from[descriptor.digest] = place
             try:
                 async with aclosing(mirror.remote.fetch(descriptor, position)) as pieces:
                     async for piece in pieces:
@@ -72,6 +74,13 @@ class Mirrored:
         async with aclosing(self.origin.fetch(descriptor, position)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def doubt(self, descriptor: Descriptor) -> bool:
+        """Ask that mirror no more which gave wrong bytes; False when they did not come from a mirror."""
+        place = self._came_from.pop(descriptor.digest, None)
+        if place is not None:
+            self._note(place, DigestInvalid(f"it has wrong bytes for {descriptor.digest}"))
+        return place is not None
 
     def tags(self) -> AsyncIterator[Tag]:
         """Every tag of the registry itself: a mirror may have some of them only."""

@@ -88,6 +88,15 @@ class Referring(Protocol):
         ...
 
 
+@runtime_checkable
+class Doubting(Protocol):
+    """A source that has its content from several places, one of which may hold wrong bytes."""
+
+    def doubt(self, descriptor: Descriptor) -> bool:
+        """What came last of a content was not what its digest says; whether another place is left to ask."""
+        ...
+
+
 async def verified(descriptor: Descriptor, pieces: Pieces) -> Pieces:
     """*pieces*, all of a content from its first byte on, checked: raises in the end, and at a byte too many.
 

@@ -66,7 +66,7 @@ class Faulty:
             def _serve(self) -> None:
                 owner.serve(self)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = _serve
 
             def log_message(self, format: str, *args: object) -> None:
                 """Says nothing."""

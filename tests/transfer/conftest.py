@@ -36,11 +36,12 @@ def make_way(tmp_path: Path) -> MakeWay:
         ranging: Ranging = USUAL_RANGING,
         patience: Patience = QUICK,
         idle_seconds: float = 10.0,
+        http: Http | None = None,
     ) -> Reach:
         file = CredentialFile(tmp_path / "docker" / "config.json", {"PATH": ""})
         for host, (name, password) in (logins or {}).items():
             file.store(host, Credentials(name, password))
-        http = Http(replace(Limits(), idle_seconds=idle_seconds), {})
+        http = http or Http(replace(Limits(), idle_seconds=idle_seconds), {})
         return Reach(registries or Registries(), file, http, patience, ranging)
 
     return make

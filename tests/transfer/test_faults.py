@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import time
@@ -16,16 +17,19 @@ from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.errors import Denied, DigestInvalid, HytheError, ManifestTooLarge, SizeInvalid
 from registry.oci.reference import ImageName, Tag
+from registry.transfer.copy import copy
 from registry.transfer.download import Ranging
 from registry.transfer.errors import AnswerInvalid, Cut, Unreachable
 from registry.transfer.host import Patience
 from registry.transfer.hosts import Endpoint, HostFile, Mirror, Registries, Rule
+from registry.transfer.http import Http
 from registry.transfer.reach import Reach
 from registry.transfer.target import Source, from_bytes, read_all
 from tests.support.faulty import Answer, Asked, Faulty, Script, faulty
 from tests.support.proxy import Proxy
 from tests.support.server import Server
 from tests.transfer.conftest import MakeWay
+from tests.transfer.memory import Memory
 from tests.transfer.test_remote import in_pieces
 
 DATA = os.urandom(300_000)
@@ -436,6 +440,50 @@ def test_where_a_mirror_breaks_off_the_registry_goes_on(make_way: MakeWay) -> No
         first = asked.range()
         assert first is not None
         assert first[0] > 0
+
+
+def test_wrong_bytes_of_a_mirror_are_had_from_the_registry(make_way: MakeWay) -> None:
+    config = b"{}"
+    described = {"mediaType": "application/octet-stream", "digest": Digest.of(config), "size": len(config)}
+    layer = {"mediaType": "application/octet-stream", "digest": BLOB.digest, "size": BLOB.size_bytes}
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": media.OCI_MANIFEST, "config": described, "layers": [layer]}
+    ).encode()
+
+    def script(asked: Asked, data: bytes) -> Answer:
+        if "/manifests/" in asked.path:
+            return Answer(200, {"Content-Type": media.OCI_MANIFEST}, manifest)
+        return Answer(200, {}, config) if asked.path.endswith(described["digest"]) else Answer(200, {}, data)
+
+    target = Memory()
+    with (
+        faulty(serving(lambda asked: script(asked, bytes(len(DATA))))) as mirror,
+        faulty(serving(lambda asked: script(asked, DATA))) as origin,
+    ):
+
+        async def main() -> None:
+            async with make_way(registries=mirrored(origin.host, mirror.host)) as way:
+                source = way.source(ImageName.parse(f"{origin.host}/team/web"))
+                await copy(source, Tag("v1"), target, Tag("v1"))
+
+        asyncio.run(main())
+        assert target.contents[BLOB.digest] == DATA
+        assert mirror.requests(part=BLOB.digest)
+        origin.script = mirror.script
+        target.contents.clear()
+        with pytest.raises(DigestInvalid):
+            asyncio.run(main())
+
+
+def test_a_proxy_of_the_environment_is_asked_in_the_registrys_place(make_way: MakeWay) -> None:
+    with faulty(lambda asked: part(asked) if asked.method == "GET" else Answer(403)) as proxy:
+        http = Http(environment={"http_proxy": proxy.url, "https_proxy": proxy.url})
+        way = make_way(registries=Registries(insecure=("registry.invalid",)), http=http)
+        assert fetch(way, "registry.invalid") == DATA
+        assert {each.headers["host"] for each in proxy.requests()} == {"registry.invalid"}
+        only_tls = make_way(http=Http(environment={"https_proxy": proxy.url}))
+        with pytest.raises(Unreachable, match="the proxy refused to connect"):
+            fetch(only_tls, "registry.invalid")
 
 
 def test_a_mirror_gets_its_own_credentials_and_never_the_registrys(make_way: MakeWay) -> None:
