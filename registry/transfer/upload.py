@@ -56,16 +56,37 @@ async def upload(session: Session, descriptor: Descriptor, read: Read) -> None:
         if location is not None:
             await _finish(session, location, descriptor, data)
         return
-    async with session.host.ask(
-        "POST", session.uploads, scopes=session.scopes, expects=(202,), place=session.place
-    ) as answer:
-        location = _location(session, answer)
+    location = await _begin(session, descriptor.digest)
+    if location is None:
+        return
     try:
         await _finish(session, await _send(session, location, descriptor, read), descriptor, b"")
     except BaseException:
         # Before the connections close; a registry that does not hear of it forgets the upload by itself.
         await _cancel(session, location)
         raise
+
+
+async def _begin(session: Session, digest: Digest) -> str | None:
+    """The address of an upload; None when the registry found the blob in another repository that we may read.
+
+    Not to say which is the standard's way to ask for that; who does not know it begins an upload.
+    """
+    for query, expects in ((f"?mount={quote(digest)}", (201, 202, 400, 404, 405)), ("", (202,))):
+        async with session.host.ask(
+            "POST",
+            session.uploads + query,
+            scopes=session.scopes,
+            headers={"Content-Length": "0"},
+            expects=expects,
+            place=session.place,
+        ) as answer:
+            if answer.status == 202:
+                return _location(session, answer)
+            if answer.status == 201:
+                _check_digest(session, answer, digest)
+                return None
+    raise AnswerInvalid(f"{session.place}: no upload began")
 
 
 async def _whole(descriptor: Descriptor, read: Read) -> bytes:

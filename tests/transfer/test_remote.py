@@ -140,6 +140,26 @@ def test_blobs_of_a_neighbour_are_mounted(inside: Callable[[Body], None], reposi
     assert [event.kind for event in events if event.kind != "waiting"] == ["mounted", "mounted", "done"]
 
 
+def test_our_registry_gives_a_blob_over_that_another_repository_has(
+    server: Server, make_way: MakeWay, repository: str
+) -> None:
+    data = os.urandom(300_000)
+    blob = Descriptor(OCTETS, Digest.of(data), len(data))
+
+    async def nothing(start: int) -> Pieces:
+        raise AssertionError("its bytes were sent again")
+        yield b""
+
+    async def body() -> None:
+        async with make_way() as way:
+            one, two = (way.target(ImageName.parse(f"{server.host}/{repository}/{n}")) for n in ("one", "two"))
+            await one.push(blob, in_pieces(data))
+            await two.push(blob, nothing)
+            assert await read_all(two, blob, 1 << 30) == data
+
+    asyncio.run(body())
+
+
 def test_all_tags_are_listed_page_by_page(
     inside: Callable[[Body], None], repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
