@@ -57,6 +57,9 @@ ROOM_OF_PACKAGE = {
     "yaml": {"config", "client_config"},
     "msgspec": {"config", "client_config", "server.web"},
     "argparse": {"cli"},
+    "isal": {"client.images"},
+    "backports": {"client.images"},
+    "sqlite3": {"server.index", "client.images"},
 }
 
 

@@ -1,0 +1,1 @@
+"""The client: images (and later containers) of this machine, without a daemon."""
