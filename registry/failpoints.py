@@ -39,6 +39,19 @@ CARE = (
 # What comes to pass when something is brought back.
 HISTORY = ("history.shown", "history.done")
 
+# What the client comes to, in the order of a pull.
+CLIENT = (
+    "ingest.begun",
+    "ingest.received",
+    "ingest.unpacked",
+    "ingest.flushed",
+    "ingest.blob-renamed",
+    "ingest.layer-renamed",
+    "ingest.recorded",
+    "image.stored",
+    "image.recorded",
+)
+
 POINTS = (
     "upload.created",
     "upload.written",

@@ -6,7 +6,6 @@ Source: OCI image-spec, "Digests"; the registered algorithms are sha256 and sha5
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import hashlib
 import re
 import struct
@@ -97,6 +96,8 @@ def _libraries() -> Iterator[str | None]:
     except (ImportError, AttributeError):
         yield None
     yield from ("libcrypto.so.3", "libcrypto.so.1.1")
+    import ctypes.util  # 6 ms, for machines where none of these is found
+
     yield ctypes.util.find_library("crypto")
 
 

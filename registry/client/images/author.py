@@ -1,0 +1,114 @@
+"""Images made here: a layer from an archive or a directory, a configuration, a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from registry.client.images import place as places
+from registry.client.images.ingest import Works
+from registry.client.images.target import LocalRepository
+from registry.client.images.unpack.inflate import Inflater, Reader
+from registry.client.images.unpack.limits import Limits
+from registry.oci import media
+from registry.oci.descriptor import Descriptor
+from registry.oci.digest import Digest
+from registry.oci.reference import Tag
+from registry.transfer.target import Pieces, Read, describe, from_bytes
+
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+_READ_BYTES = 1 << 20
+_LEVEL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A compressed layer in a file."""
+
+    path: Path
+    descriptor: Descriptor
+    diff_id: Digest
+
+    def read(self) -> Read:
+        """Its bytes, to push."""
+
+        async def read(start: int) -> Pieces:
+            with self.path.open("rb") as file:
+                file.seek(start)
+                while piece := file.read(_READ_BYTES):
+                    yield piece
+
+        return read
+
+
+def pack(works: Works, tar: Iterable[bytes]) -> Packed:
+    """Compress a tar with gzip into the staging directory; the same bytes give the same layer on every machine.
+
+    By zlib and without a time in the header: another compressor, or another version of one, would make other
+    digests of the same files.
+    """
+    path = works.place.sub("staging") / f"pack-{os.getpid()}-{os.urandom(8).hex()}"
+    plain, packed, size_bytes = hashlib.sha256(), hashlib.sha256(), 0
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
+    with path.open("xb") as file:
+        for piece in tar:
+            plain.update(piece)
+            data = compressor.compress(piece)
+            packed.update(data)
+            size_bytes += file.write(data)
+        data = compressor.flush()
+        packed.update(data)
+        size_bytes += file.write(data)
+    digest = Digest(f"sha256:{packed.hexdigest()}")
+    return Packed(path, Descriptor(OCI_LAYER_GZIP, digest, size_bytes), Digest(f"sha256:{plain.hexdigest()}"))
+
+
+def plain(file: Reader) -> Iterator[bytes]:
+    """The tar inside of a stream of any compression. Raises LayerRefused for a damaged one."""
+    return iter(Inflater(file, Limits(ratio=1 << 40)))
+
+
+async def make(
+    works: Works, name: str, config: dict[str, Any], layers: list[Packed], tag: Tag | None = None
+) -> Descriptor:
+    """Put an image together; *config* gets its diff ids. Returns the manifest's descriptor."""
+    target = LocalRepository(works, name)
+    try:
+        for layer in layers:
+            await target.push(layer.descriptor, layer.read())
+    finally:
+        for layer in layers:
+            places.discard(works.place, layer.path)
+    config = {**config, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}}
+    data = json.dumps(config, separators=(",", ":")).encode()
+    described = describe(data, OCI_CONFIG)
+    await target.push(described, from_bytes(data))
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media.OCI_MANIFEST,
+            "config": _document(described),
+            "layers": [_document(layer.descriptor) for layer in layers],
+        },
+        separators=(",", ":"),
+    ).encode()
+    root = describe(manifest, media.OCI_MANIFEST)
+    await target.push(root, from_bytes(manifest), tag)
+    return root
+
+
+def _document(descriptor: Descriptor) -> dict[str, Any]:
+    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size_bytes}
+
+
+def inflated(file: Reader, target: IO[bytes]) -> None:
+    """Write what a compressed stream holds into *target*."""
+    for piece in plain(file):
+        target.write(piece)
