@@ -285,8 +285,9 @@ def _places(section: type[Struct], above: Place) -> Iterator[tuple[Place, Any]]:
             yield place, key.type
 
 
-# Variables with our prefix that are no settings.
-_OTHER_VARIABLES = {"HYTHE_FAILPOINT", "HYTHE_CONFIG"}
+# Variables with our prefix that are no settings; the client's may be set where a server is started too.
+_CLIENT_VARIABLES = {"HYTHE_CLIENT_ROOT", "HYTHE_CLIENT_CONFIG", "HYTHE_SYSTEM_CONFIG"}
+_OTHER_VARIABLES = {"HYTHE_FAILPOINT", "HYTHE_CONFIG", *_CLIENT_VARIABLES}
 
 
 def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -179,3 +179,8 @@ def test_settings_cannot_be_changed_once_read() -> None:
     with pytest.raises(AttributeError):
         Settings().server.port = 1  # type: ignore[misc]
     assert msgspec.structs.replace(Settings().server, port=1).port == 1
+
+
+def test_the_clients_variables_are_no_settings_and_no_mistakes() -> None:
+    environment = {"HYTHE_CLIENT_ROOT": "/x", "HYTHE_CLIENT_CONFIG": "/y", "HYTHE_SYSTEM_CONFIG": "/z"}
+    assert config.load(None, environment) == config.load(None, {})

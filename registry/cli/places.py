@@ -109,7 +109,7 @@ async def open_target(place: Place, way: Reach) -> AsyncGenerator[Target, None]:
     elif place.kind == "oci":
         yield await LayoutDirectory.create(place.path)
     else:
-        with _replacing(place.path) as file:
+        with replacing(place.path) as file:
             writer = ArchiveWriter(file, place.kind == "docker-archive")
             yield writer
             await writer.finish()
@@ -125,7 +125,7 @@ async def look_at_target(place: Place, way: Reach) -> Target:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file that takes the place of *path* when all went well."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -1,0 +1,66 @@
+"""What the verbs for local images share: where the store is, and how errors are said."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.client.images.store import Store
+from registry.oci.errors import HytheError
+from registry.oci.reference import DOCKER_HUB
+
+
+def store_root(environment: Mapping[str, str]) -> Path:
+    """HYTHE_CLIENT_ROOT, else root's in /var/lib, else the user's in the directory for data."""
+    if chosen := environment.get("HYTHE_CLIENT_ROOT"):
+        return Path(chosen)
+    if os.geteuid() == 0:
+        return Path("/var/lib/hythe/client")
+    home = environment.get("HOME") or str(Path("~").expanduser())
+    return Path(environment.get("XDG_DATA_HOME") or Path(home, ".local/share"), "hythe/client")
+
+
+def default_host(environment: Mapping[str, str]) -> str:
+    """The registry that is meant where none is named. Without a file of settings nothing else is read."""
+    home = environment.get("HOME") or str(Path("~").expanduser())
+    config = Path(environment.get("XDG_CONFIG_HOME") or Path(home, ".config"), "hythe/client.yaml")
+    if not (environment.get("HYTHE_CLIENT_CONFIG") or config.exists()):
+        return DOCKER_HUB
+    from registry.cli import reach
+
+    return reach.registries(environment).default_host
+
+
+@contextmanager
+def opened() -> Iterator[Store]:
+    """This user's store. What goes wrong with it or with a file is one sentence: HytheError."""
+    root = store_root(os.environ)
+    try:
+        store = Store(root, default_host(os.environ))
+        try:
+            yield store
+            sys.stdout.flush()
+        finally:
+            store.close()
+    except BrokenPipeError:  # whoever read what is printed has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except sqlite3.Error as error:
+        raise HytheError(f"the image store {root} cannot be used: {error}") from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise HytheError(f"{where}{error.strerror or error}") from None
+
+
+def complain(error: object) -> None:
+    """Say an error that does not end the command, as docker does."""
+    print(f"Error: {error}", file=sys.stderr)
+
+
+def confirmed(question: str) -> bool:
+    """Ask a person; anything but yes is no."""
+    print(f"{question}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,180 @@
+"""Our client beside docker's: the same images, words and output; and trees to the last attribute."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry.client.images.store import Store
+from tests.support import images, peers
+from tests.support.hythe import Hythe
+from tests.support.images import Entry, Image
+from tests.support.peers import Client
+from tests.support.server import Server
+from tests.support.tars import archive
+from tests.support.trees import snapshot
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture
+def hythe(tmp_path: Path) -> Hythe:
+    return Hythe(tmp_path / "client")
+
+
+@pytest.fixture
+def both(hythe: Hythe, docker: Client, server: Server, http: httpx.Client, repository: str) -> list[str]:
+    """The same three images pulled by both, from one registry."""
+    made = {
+        "v1": images.busybox_image("one"),
+        "v2": images.busybox_image("two", flavour=images.DOCKER),
+        "odd": images.make_image([images.busybox_layer(), images.odd_layer()], labels={"team": "web"}),
+    }
+    found = []
+    for tag, image in made.items():
+        peers.upload(http, repository, image, tag)
+        name = f"{server.host}/{repository}:{tag}"
+        docker("pull", name)
+        hythe("pull", name)
+        found.append(name)
+    for client in (hythe, docker):
+        client("tag", found[0], "local/one:latest")
+    return found
+
+
+FORMATS = [
+    "{{.ID}}: {{.Repository}}",
+    "table {{.ID}}\\t{{.Repository}}",
+    "table {{.Repository}}\\t{{.Tag}}\\t{{.Digest}}\\t{{.CreatedSince}}\\t{{.CreatedAt}}\\t{{.VirtualSize}}",
+    "{{json .}}",
+    '{{.Repository | upper}} {{.Tag | printf "%10s|"}} {{len .Tag}} {{truncate .ID 4}}',
+    '{{if eq .Tag "v1"}}first{{else if eq .Tag "v2"}}second{{else}}other{{end}}',
+    '{{with .Tag}}{{. | title}}{{end}} {{- " trimmed" -}} {{/* nothing */}} end',
+    '{{split .Repository "/" | json}} {{join (split .Repository "/") ":"}} {{pad .Tag 1 2}}|',
+]
+
+
+def lines(text: str) -> list[str]:
+    """Sorted: images of one moment have no order of their own."""
+    return sorted(text.splitlines())
+
+
+def test_lists_are_the_same(hythe: Hythe, docker: Client, both: list[str]) -> None:
+    for words in (
+        ["images"],
+        ["images", "--no-trunc"],
+        ["images", "--digests"],
+        ["images", "-q"],
+        ["image", "ls", "local/one"],
+        ["images", both[2]],
+        ["images", "--filter", "label=team"],
+        ["images", "--filter", "label=team=api"],
+        ["images", "--filter", "reference=local/*"],
+        ["images", "--filter", "reference=*one*"],
+        ["images", "--filter", "dangling=true"],
+        *(["images", "--format", format] for format in FORMATS),
+    ):
+        assert lines(hythe(*words)) == lines(docker(*words)), words
+
+
+INSPECTIONS = [
+    "{{.Id}} {{.RepoTags}} {{.RepoDigests}} {{.Os}}/{{.Architecture}} {{.Size}}",
+    "{{json .Config}}",
+    "{{json .RootFS}} {{.Created}} {{.Parent}}|{{.Comment}}|{{.Author}}|{{.DockerVersion}}",
+    "{{range .Config.Env}}{{.}};{{end}} {{range $i, $c := .Config.Cmd}}{{$i}}:{{$c}} {{end}}",
+    "{{index .Config.Cmd 0}} {{len .RootFS.Layers}} {{.Config.Labels}} {{.Config.Entrypoint}} {{.Config.User}}|",
+    '{{$x := .Config.Cmd}}{{join $x ","}} {{if and .Config.Cmd (not .Config.User)}}y{{else}}n{{end}}',
+    '{{println .Id}}{{printf "%s %d %q" .Os (len .RepoTags) .Architecture}}',
+]
+
+
+def test_inspections_are_the_same(hythe: Hythe, docker: Client, both: list[str]) -> None:
+    for name in both:
+        for format in INSPECTIONS:
+            assert hythe("inspect", "--format", format, name) == docker(
+                "image", "inspect", "--format", format, name
+            )
+        ours, theirs = hythe.json("inspect", name)[0], docker.json("image", "inspect", name)[0]
+        for document in (ours, theirs):
+            for key in ("GraphDriver", "Metadata", "ContainerConfig"):
+                document.pop(key)
+        assert json.dumps(ours) == json.dumps(theirs)
+        assert hythe("history", name) == docker("history", name)
+        assert hythe("history", "--no-trunc", "-q", name) == docker("history", "--no-trunc", "-q", name)
+        assert hythe("history", "-H=false", "--format", "{{.CreatedAt}} {{.Size}} {{.CreatedBy}}", name) == docker(
+            "history", "-H=false", "--format", "{{.CreatedAt}} {{.Size}} {{.CreatedBy}}", name
+        )
+
+
+def test_pulls_pushes_and_removals_say_the_same(hythe: Hythe, docker: Client, both: list[str]) -> None:
+    def plain(text: str) -> list[str]:
+        return sorted(
+            line for line in text.splitlines() if not re.match(r"[0-9a-f]{12}: |Deleted: |odd: digest: ", line)
+        )
+
+    for words in (
+        ["pull", both[0]],
+        ["pull", "-q", both[0]],
+        ["push", both[2]],
+        ["rmi", both[1]],
+        ["rmi", "local/one"],
+        ["rmi", both[0]],
+    ):
+        assert plain(hythe(*words)) == plain(docker(*words)), words
+    assert plain(hythe("pull", both[1])) == plain(docker("pull", both[1]))
+    for words in (
+        ["rmi", "nothing:here"],
+        ["inspect", "nothing:here"],
+        ["tag", "nothing:here", "x"],
+        ["history", "nothing:here"],
+    ):
+        ours, theirs = hythe.refused(*words), docker.refused(*words)
+        assert "No such" in ours
+        assert "No such" in theirs
+
+
+def test_docker_loads_what_we_save_and_we_what_docker_saves(
+    hythe: Hythe, docker: Client, both: list[str], tmp_path: Path
+) -> None:
+    hythe("save", "-o", tmp_path / "ours.tar", *both)
+    docker("save", "-o", tmp_path / "theirs.tar", *both)
+    docker("rmi", "-f", *both)
+    assert lines(docker("load", "-i", tmp_path / "ours.tar"))[-1].startswith("Loaded image: ")
+    other = Hythe(tmp_path / "other")
+    assert lines(other("load", "-i", tmp_path / "theirs.tar")) == sorted(f"Loaded image: {name}" for name in both)
+    ids = ["images", "-q", "--no-trunc"]
+    for name in both:
+        assert docker(*ids, name) == other(*ids, name) == hythe(*ids, name)
+
+
+def test_docker_unpacks_to_the_same_directories(
+    hythe: Hythe, docker: Client, server: Server, http: httpx.Client, repository: str
+) -> None:
+    from tests.client.test_unpack_layers import PLAIN
+
+    upper = images.layer([Entry("srv/.wh.gone"), Entry("srv/.wh..wh..opq"), images.directory("srv")])
+    image: Image = images.make_image(
+        [images.odd_layer(), archive(entry for entry in PLAIN[:-1] if entry.kind != tarfile.LNKTYPE), upper]
+    )
+    peers.upload(http, repository, image, "v1")
+    name = f"{server.host}/{repository}:v1"
+    docker("pull", name)
+    hythe("pull", name)
+    data = docker.json("image", "inspect", name)[0]["GraphDriver"]["Data"]
+    theirs = [*reversed(data["LowerDir"].split(":")), data["UpperDir"]]
+    store = Store(hythe.root)
+    for ours, peer in zip(store.layer_paths(store.find(name)), theirs, strict=True):
+        first, second = snapshot(ours, implied_times=False), snapshot(Path(peer), implied_times=False)
+        first.pop(".")
+        second.pop(".")
+        for tree in (first, second):
+            for facts in tree.values():
+                if facts.get("device") == (0, 0):  # a whiteout is of the moment in which it was made
+                    facts.pop("mtime")
+        assert first == second
+    store.close()
