@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from registry.client.images import records
 from registry.client.images.store import Store
 from registry.oci.errors import HytheError
 from registry.oci.reference import DOCKER_HUB
@@ -48,7 +48,7 @@ def opened() -> Iterator[Store]:
             store.close()
     except BrokenPipeError:  # whoever read what is printed has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except sqlite3.Error as error:
+    except records.Error as error:
         raise HytheError(f"the image store {root} cannot be used: {error}") from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

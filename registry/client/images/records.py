@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.oci.digest import Digest
+from registry.oci.errors import StorageFull
 
 _VERSION = 1
+Error = sqlite3.Error  # what every function here may raise: a damaged file, a full disk
 # What lost one that named it is a candidate for removal; what never had one is a download to go on with.
 _TRIGGERS = tuple(
     f"CREATE TRIGGER {table}_deleted AFTER DELETE ON {table} BEGIN "  # noqa: S608 -- all of it is ours
@@ -120,14 +122,17 @@ def _make(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction that writes; durable when it ends."""
-    connection.execute("BEGIN IMMEDIATE")
+    """One transaction that writes; durable when it ends. Raises StorageFull when there is no room for it."""
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
-    except BaseException:
-        connection.execute("ROLLBACK")
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise StorageFull from None
         raise
-    connection.execute("COMMIT")
 
 
 # --- blobs and layers
