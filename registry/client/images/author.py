@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from registry.client.images import place as places
+from registry.client.images.errors import full_disk_is_said
 from registry.client.images.ingest import Works
 from registry.client.images.target import LocalRepository
 from registry.client.images.unpack.inflate import Inflater, Reader
@@ -57,7 +58,7 @@ def pack(works: Works, tar: Iterable[bytes]) -> Packed:
     path = works.place.sub("staging") / f"pack-{os.getpid()}-{os.urandom(8).hex()}"
     plain, packed, size_bytes = hashlib.sha256(), hashlib.sha256(), 0
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
-    with path.open("xb") as file:
+    with full_disk_is_said(), path.open("xb") as file:
         for piece in tar:
             plain.update(piece)
             data = compressor.compress(piece)

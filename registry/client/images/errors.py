@@ -4,10 +4,15 @@ HytheError
 ├── LayerRefused      an archive that is broken, hostile or beyond a limit
 ├── Mismatch          bytes that are not what their digest or size says
 ├── ImageUnknown      no such image here
-└── ImageConflict     the image is in use, or named more than once
+├── ImageConflict     the image is in use, or named more than once
+└── StoreFull         the disk that the store is on has no room
 """
 
 from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
 
 from registry.oci.errors import HytheError
 
@@ -30,3 +35,24 @@ class ImageUnknown(HytheError):
 
 class ImageConflict(HytheError):
     """The image cannot go: it has several names, or a container uses it."""
+
+
+class StoreFull(HytheError):
+    """There is no room for what should come; what has come stays for the next attempt."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no space left on the image store's disk; free some (hythe image prune removes what no image needs, "
+            "partial downloads too) and try again: it goes on from what has come"
+        )
+
+
+@contextlib.contextmanager
+def full_disk_is_said() -> Iterator[None]:
+    """Turn "no space left" into StoreFull; other faults pass as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull from None
+        raise

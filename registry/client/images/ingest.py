@@ -22,13 +22,13 @@ from pathlib import Path
 from registry import failpoints
 from registry.client.images import place as places
 from registry.client.images import records
-from registry.client.images.errors import LayerRefused
+from registry.client.images.errors import LayerRefused, full_disk_is_said
 from registry.client.images.growing import Growing
 from registry.client.images.place import Place
 from registry.client.images.unpack.inflate import Reader
 from registry.client.images.unpack.layer import Unpacked, unpack
 from registry.client.images.unpack.limits import Limits
-from registry.content.disk import flush_directory, full_disk_is_an_answer
+from registry.content.disk import flush_directory
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.errors import DigestInvalid, SizeInvalid
@@ -82,11 +82,11 @@ def has(works: Works, descriptor: Descriptor) -> bool:
 
 
 async def take_in(works: Works, descriptor: Descriptor, read: Read) -> None:
-    """Bring a blob in. Raises SizeInvalid, DigestInvalid, LayerRefused, StorageFull, and what reading raises."""
+    """Bring a blob in. Raises SizeInvalid, DigestInvalid, LayerRefused, StoreFull, and what reading raises."""
     async with _locked(works.place, descriptor.digest):
         if has(works, descriptor):
             return
-        with full_disk_is_an_answer():
+        with full_disk_is_said():
             if not await _use_stored(works, descriptor):
                 await _receive(works, descriptor, read)
         works.observe("complete", descriptor)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.client.images.errors import StoreFull
 from registry.oci.digest import Digest
-from registry.oci.errors import StorageFull
 
 _VERSION = 1
 Error = sqlite3.Error  # what every function here may raise: a damaged file, a full disk
@@ -122,7 +122,7 @@ def _make(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction that writes; durable when it ends. Raises StorageFull when there is no room for it."""
+    """One transaction that writes; durable when it ends. Raises StoreFull when there is no room for it."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -131,7 +131,7 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise StorageFull from None
+            raise StoreFull from None
         raise
 
 

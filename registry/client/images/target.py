@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 from registry import failpoints
 from registry.client.images import ingest, records
-from registry.client.images.errors import Mismatch
+from registry.client.images.errors import Mismatch, full_disk_is_said
 from registry.client.images.ingest import Works
 from registry.client.images.records import Image, Name, Stored
-from registry.content.disk import flush_directory, full_disk_is_an_answer
+from registry.content.disk import flush_directory
 from registry.oci import image as configs
 from registry.oci import manifest as manifests
 from registry.oci import media
@@ -86,7 +86,7 @@ class LocalRepository:
         if media.is_index(descriptor.media_type) or manifest.config is None:
             raise ManifestInvalid("the local store takes images of one platform; choose one with --platform")
         image, config = self._image(manifest)
-        with full_disk_is_an_answer():
+        with full_disk_is_said():
             self._store(descriptor.digest, data)
         failpoints.reach("image.stored")
         stored = Stored(descriptor.digest, descriptor.media_type, descriptor.size_bytes, image.id)
