@@ -44,11 +44,12 @@ else
 	$(MAKE) --no-print-directory combinations
 endif
 
-# The specification and real clients on every combination of index and storage; SQLite on a directory is above.
+# The specification and real clients on every combination of index and storage; SQLite on a directory is above. Those
+# on PostgreSQL meet three servers behind nginx, each request another one.
 combinations: $(VENV)/.dev
-	TEST_INDEX=postgres $(BIN)/python -m pytest -q $(COMBINED)
+	TEST_REPLICAS=3 TEST_INDEX=postgres $(BIN)/python -m pytest -q $(COMBINED)
 	TEST_STORAGE=s3 $(BIN)/python -m pytest -q $(COMBINED)
-	TEST_INDEX=postgres TEST_STORAGE=s3 $(BIN)/python -m pytest -q $(COMBINED)
+	TEST_REPLICAS=3 TEST_INDEX=postgres TEST_STORAGE=s3 $(BIN)/python -m pytest -q $(COMBINED)
 
 bench: $(VENV)/.dev ## measure beside Debian's docker-registry
 	$(BIN)/python -m tests.support.debian

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ pytest.register_assert_rewrite("tests.support.ledger", "tests.support.oci", "tes
 from tests.support import postgres as postgres_support
 from tests.support import s3
 from tests.support.postgres import Postgres
+from tests.support.replicas import serving
 from tests.support.server import Server
 
 MakeServer = Callable[..., Server]
@@ -22,7 +24,7 @@ MakeServer = Callable[..., Server]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server with default settings that the whole session shares; use a repository name of your own."""
-    running = Server(tmp_path_factory.mktemp("server")).start()
+    running = serving(tmp_path_factory.mktemp("server")).start()
     yield running
     running.kill()
 
@@ -39,7 +41,7 @@ def make_server(tmp_path: Path) -> Iterator[MakeServer]:
     servers: list[Server] = []
 
     def make(environment: dict[str, str] | None = None, start: bool = True, **settings: Any) -> Server:
-        made = Server(tmp_path / f"server{len(servers)}", settings, environment)
+        made = serving(tmp_path / f"server{len(servers)}", settings, environment)
         servers.append(made)
         return made.start() if start else made
 
@@ -77,6 +79,8 @@ def repository(request: pytest.FixtureRequest) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side: those of a file stay together, and so do all that share a costly peer."""
+    if "TEST_REPLICAS" in os.environ:
+        items[:] = [item for item in items if item.get_closest_marker("direct") is None]
     for item in items:
         parts = item.path.relative_to(Path(__file__).parent).parts
         shared = "s3" if parts[-1] == "test_s3.py" else parts[0]

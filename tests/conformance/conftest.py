@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.server import Server
+from tests.support import replicas
 
 PAGE_SIZE = 3
 
@@ -17,7 +17,7 @@ PAGE_SIZE = 3
 @contextmanager
 def serving(factory: pytest.TempPathFactory, name: str, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server of its own, which ends with the context."""
-    running = Server(factory.mktemp(name), settings)
+    running = replicas.serving(factory.mktemp(name), settings)
     try:
         running.start()
         with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:

@@ -102,7 +102,7 @@ class TestNothing:
             "md5:" + "0" * 32,
             "latest",
             "nonsense:",
-            "sha256:%00",
+            pytest.param("sha256:%00", marks=pytest.mark.direct),
         ],
     )
     @pytest.mark.parametrize("known", [True, False], ids=["known repository", "unknown repository"])

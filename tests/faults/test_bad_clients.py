@@ -892,7 +892,7 @@ class TestManyConnections:
                 stderr=log,
                 start_new_session=True,
             )
-        server._wait_until_ready(30)
+        server.wait_until_ready(30)
         with (
             many(server.port, 400),
             httpx.Client(base_url=server.url, timeout=10, trust_env=False) as http,

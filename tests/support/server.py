@@ -35,17 +35,17 @@ def merged(base: Settings, over: Settings) -> Settings:
     return result
 
 
-def surroundings() -> Settings:
-    """What servers run on where a test says nothing of it.
+def surroundings(settings: Settings) -> Settings:
+    """What servers run on where a test's *settings* say nothing of it.
 
     With TEST_INDEX=postgres a database of their own, with TEST_STORAGE=s3 a part of a bucket of their own.
     """
     found: Settings = {}
-    if os.environ.get("TEST_INDEX") == "postgres":
+    if os.environ.get("TEST_INDEX") == "postgres" and "url" not in settings.get("index", {}):
         from tests.support.postgres import shared
 
         found["index"] = {"url": shared().url(shared().database())}
-    if os.environ.get("TEST_STORAGE") == "s3":
+    if os.environ.get("TEST_STORAGE") == "s3" and "kind" not in settings.get("storage", {}):
         from tests.support import s3
 
         found["storage"] = s3.shared(s3.Ceph).settings()
@@ -72,7 +72,7 @@ class Server:
             "storage": {"directory": str(self.data)},
             "logging": {"format": "json"},
         }
-        self.settings = merged(merged(base, surroundings()), settings or {})
+        self.settings = merged(merged(base, surroundings(settings or {})), settings or {})
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -94,6 +94,12 @@ class Server:
 
     def start(self, timeout: float = 30.0) -> Server:
         """Start the process and return when it answers; raise with its log when it does not."""
+        self.launch()
+        self.wait_until_ready(timeout)
+        return self
+
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
         config = self.directory / "config.yaml"
         config.write_text(yaml.safe_dump(self.settings))
         with self.log_path.open("ab") as log:
@@ -105,10 +111,9 @@ class Server:
                 env={**os.environ, **self.environment},
                 start_new_session=True,
             )
-        self._wait_until_ready(timeout)
-        return self
 
-    def _wait_until_ready(self, timeout: float) -> None:
+    def wait_until_ready(self, timeout: float = 30.0) -> None:
+        """Return when it answers; raise with its log when it does not."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self.process is not None

@@ -113,7 +113,7 @@ class WarmServer(Server):
         self.process = self._forker.start(  # type: ignore[assignment]
             ["serve", "--config", str(config)], self.environment, self.log_path, self._reached
         )
-        self._wait_until_ready(timeout)
+        self.wait_until_ready(timeout)
         return self
 
     def reached(self) -> list[str]:
