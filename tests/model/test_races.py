@@ -380,11 +380,15 @@ class Things:
 
 
 def test_what_was_answered_on_one_connection_is_seen_at_once_on_every_other(crowds: dict[int, Crowd]) -> None:
-    """3,000 times, while others ask for the same and somebody overwrites something else.
+    """3,000 times, while others ask for the same and somebody overwrites something else."""
+    search_for_stale_answers(crowds[3], ROUNDS)
 
-    So the caches are emptied, and filled again, at the very moment of each write.
+
+def search_for_stale_answers(crowd: Crowd, rounds: int) -> None:
+    """Change something through one witness, and look through all others, so many times.
+
+    Others ask for the same meanwhile, so that the caches are emptied, and filled again, at the moment of each write.
     """
-    crowd = crowds[3]
     things, others = Things(crowd), Things(crowd)
     *asking, overwriting = crowd.members
     steps = [
@@ -400,7 +404,7 @@ def test_what_was_answered_on_one_connection_is_seen_at_once_on_every_other(crow
         (things.delete_first, things.image_paths[0]),
     ]
     with ThreadPoolExecutor(1) as pool:
-        for number in range(ROUNDS):
+        for number in range(rounds):
             step, path = steps[number % len(steps)]
             writer = number % len(crowd.witnesses)
             busy = asking[number % len(asking)]

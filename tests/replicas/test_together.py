@@ -1,0 +1,123 @@
+"""What several workers of one server must hold, held by three servers; and nginx in front of them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model import test_races
+from tests.model.test_model import RegistryMachine
+from tests.model.test_races import Crowd
+from tests.replicas.conftest import PART_BYTES, REPLICAS, doors_of
+from tests.support.ledger import fetch
+from tests.support.oci import append, blob, blob_path, finish, start_upload
+from tests.support.replicas import Replicas
+
+CHUNKS = 12
+PAIRS = 10_000
+
+
+@pytest.fixture
+def crowd(replicas: Replicas) -> Iterator[Crowd]:
+    """Many clients at once, each connected to one of the replicas."""
+    each = -(-test_races.THREADS // REPLICAS) + 1
+    with doors_of(replicas, each) as found:
+        yield Crowd(found[: test_races.THREADS], found[-REPLICAS:], itertools.count(random.getrandbits(40)))
+
+
+class TestRaces:
+    """Those of tests/model/test_races.py in which the replicas have more to agree on than workers have."""
+
+    blobs, tags = test_races.TestBlobs(), test_races.TestTags()
+
+    @pytest.mark.parametrize("size_bytes", [70_000, 2 * PART_BYTES + 7])
+    def test_all_who_push_the_same_blob_at_once_succeed(self, crowd: Crowd, size_bytes: int) -> None:
+        self.blobs.test_all_who_push_the_same_blob_at_once_succeed(crowd, size_bytes)
+
+    def test_pushing_what_others_delete_gives_a_whole_blob_or_none(self, crowd: Crowd) -> None:
+        self.blobs.test_pushing_what_others_delete_gives_a_whole_blob_or_none(crowd, 70_000)
+
+    @pytest.mark.parametrize("size_bytes", [300, 200_000, 2 * PART_BYTES + 7])
+    def test_one_upload_in_many_hands_ends_whole_or_not_at_all(self, crowd: Crowd, size_bytes: int) -> None:
+        self.blobs.test_one_upload_in_many_hands_ends_whole_or_not_at_all(crowd, size_bytes)
+
+    def test_a_tag_that_all_push_at_once_is_what_one_of_them_pushed(self, crowd: Crowd) -> None:
+        self.tags.test_a_tag_that_all_push_at_once_is_what_one_of_them_pushed(crowd)
+
+    def test_whatever_others_delete_every_tag_resolves_and_all_that_is_visible_is_whole(
+        self, crowd: Crowd
+    ) -> None:
+        self.tags.test_whatever_others_delete_every_tag_resolves_and_all_that_is_visible_is_whole(crowd)
+
+    def test_no_manifest_is_let_in_whose_children_were_deleted_before(self, crowd: Crowd) -> None:
+        self.tags.test_no_manifest_is_let_in_whose_children_were_deleted_before(crowd)
+
+
+@pytest.mark.slow
+def test_every_replica_always_says_what_the_dictionary_says(replicas: Replicas) -> None:
+    with doors_of(replicas, each=1) as found:
+        RegistryMachine.doors = found
+        run_state_machine_as_test(
+            RegistryMachine,
+            settings=settings(
+                max_examples=5, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            ),
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", ["directory"], indirect=True)  # nothing of this is in the store
+def test_what_one_replica_answered_every_other_knows_at_once(crowd: Crowd) -> None:
+    """Each write is looked at on both others."""
+    test_races.search_for_stale_answers(crowd, PAIRS // (REPLICAS - 1))
+
+
+class TestBehindNginx:
+    def test_every_request_of_a_client_lands_on_another_replica(self, replicas: Replicas, repository: str) -> None:
+        content = blob(2 * PART_BYTES + 1234)
+        step = -(-len(content.data) // CHUNKS)
+        before = len(replicas.nginx.went())
+        with httpx.Client(base_url=replicas.url, timeout=30, trust_env=False) as http:
+            session = start_upload(http, repository)
+            for start in range(0, len(content.data), step):
+                session = append(http, session, content.data[start : start + step], start)
+                assert http.get(session).headers["Range"] == f"0-{min(start + step, len(content.data)) - 1}"
+            assert finish(http, session, content.digest).status_code == 201
+            found = [fetch(http, blob_path(repository, content.digest)) for _ in range(REPLICAS)]
+        assert found == [(content.digest, content.data)] * REPLICAS
+        went = replicas.nginx.went()[before:]
+        assert len(went) > 2 * CHUNKS
+        assert all(one != other for one, other in itertools.pairwise(went))
+        assert set(Counter(went)) == {replica.host for replica in replicas.each}
+
+    def test_a_stopped_replica_is_not_noticed_by_those_who_ask(self, replicas: Replicas, repository: str) -> None:
+        content = blob(100_000)
+        with httpx.Client(base_url=replicas.url, timeout=30, trust_env=False) as http:
+            session = append(http, start_upload(http, repository), content.data)
+            assert finish(http, session, content.digest).status_code == 201
+            for replica in replicas.each:
+                assert replica.stop() == 0
+                for _ in range(2 * REPLICAS):
+                    assert http.get(blob_path(repository, content.digest)).content == content.data
+                replica.start()
+
+    def test_with_no_replica_clients_are_told_to_come_again(self, replicas: Replicas) -> None:
+        for replica in replicas.each:
+            replica.kill()
+        with httpx.Client(base_url=replicas.url, timeout=30, trust_env=False) as http:
+            answer = http.get("/v2/")
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+            assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
+            for replica in replicas.each:
+                replica.start()
+            deadline = 200
+            while http.get("/v2/").status_code != 200:
+                deadline -= 1
+                assert deadline
