@@ -387,7 +387,7 @@ def test_what_was_answered_on_one_connection_is_seen_at_once_on_every_other(crow
 def search_for_stale_answers(crowd: Crowd, rounds: int) -> None:
     """Change something through one witness, and look through all others, so many times.
 
-    Others ask for the same meanwhile, so that the caches are emptied, and filled again, at the moment of each write.
+    Others ask for the same meanwhile, so that caches are emptied, and filled again, at the moment of each write.
     """
     things, others = Things(crowd), Things(crowd)
     *asking, overwriting = crowd.members
