@@ -300,6 +300,7 @@ class FileUpload:
         self._in_use = threading.Lock()
         self.begun = False
         self.size_bytes = 0
+        self.has_leftovers = False
 
     async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step that works on the open file; the file stays open until it is over."""

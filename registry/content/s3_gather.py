@@ -134,10 +134,15 @@ class Gathering:
         """Free what this hold added and no note names."""
         self._free(since=self._written_down)
 
-    def free_all(self) -> None:
-        """Free everything, also what there was before: the blob is there already."""
-        self._free(since=0)
+    def free_own(self) -> bool:
+        """Free all that can be, as the blob is there already; True when parts are left that others know of.
+
+        Others may be joining those at this moment. A store that is told to join and to abort the same at once may
+        say yes to both; Ceph then keeps the object, and deletes what it consists of two hours later.
+        """
+        self._free(since=len(self._begun_with.segments))
         self.free_tails()
+        return bool(self._begun_with.segments)
 
     def free_tails(self) -> None:
         """Free what has become part of a blob elsewhere."""

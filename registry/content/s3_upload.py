@@ -49,6 +49,7 @@ class S3Upload:
         self._sealed = False
         self._gathering = Gathering(workshop, session, Parts())
         self.size_bytes = 0
+        self.has_leftovers = False
 
     async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         def with_an_answer() -> T:
@@ -149,7 +150,7 @@ class S3Upload:
 
     def _publish(self, expected: Digest) -> None:
         if self._shelf.has_whole(expected, self.size_bytes):
-            self._gathering.free_all()
+            self.has_leftovers = self._gathering.free_own()
         elif self._gathering.is_small():
             self._publish_small(expected)
         else:
@@ -177,7 +178,7 @@ class S3Upload:
 
     def _require_hold(self) -> None:
         if not self._hold.is_kept():
-            self._gathering.free_all()
+            self._gathering.free_own()
             raise BlobUploadUnknown(self._session)
 
     def _commit_again(self, expected: Digest) -> None:

@@ -46,6 +46,12 @@ class Upload(Protocol):
         """Bytes taken in so far, those of earlier requests included."""
         ...
 
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether `commit` found the blob there and left bytes of earlier requests: `discard` frees them, once
+        nobody else can be committing this upload."""
+        ...
+
     async def begin(self, progress: Progress, algorithm: str) -> None:
         """Stand where *progress*, read while this hold lasts, says; what a killed writer added is cut off.
 
@@ -127,7 +133,10 @@ class BlobStore(Protocol):
         ...
 
     async def discard(self, session: str, progress: Progress) -> None:
-        """Remove the bytes of an upload that will not be finished; safe to repeat."""
+        """Remove the bytes of an upload that will not be finished; safe to repeat.
+
+        In a store that is not near nobody may be committing it meanwhile: the index knows (`uploads.close`).
+        """
         ...
 
     async def delete(self, digest: Digest) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import flood, processes
-from tests.support.server import Server
+from tests.support import flood, processes, s3
+from tests.support.server import Server, Settings
 from tests.support.wire import Wire, request
 
 MB = 1_000_000
@@ -23,20 +23,21 @@ ANSWER_P99_SECONDS = 0.25  # on a machine that does nothing else
 CALIBRATION_SECONDS = 0.3
 SAMPLE_BYTES = 200 * MB
 WRITING_SECONDS = 60
+SIX_GIGABYTES = 6000 * MB
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
-Start = Callable[[int], Server]
+Start = Callable[..., Server]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a server with so many workers; its data are deleted at the end, as they are gigabytes."""
+    """Start a server with so many workers on a store; its data are deleted at the end, as they are gigabytes."""
     servers: list[Server] = []
 
-    def run(workers: int) -> Server:
-        settings = {"server": {"workers": workers}, "logging": {"level": "warning"}}
+    def run(workers: int, storage: Settings | None = None) -> Server:
+        settings = {"server": {"workers": workers}, "logging": {"level": "warning"}, "storage": storage or {}}
         servers.append(Server(tmp_path / "server", settings))
         return servers[-1].start()
 
@@ -145,6 +146,23 @@ def test_five_gigabytes_in_one_blob_take_no_more_memory_and_others_are_answered(
     for watch in pushed_and_pulled(start(1), 1, int(5000 * MB * scale)):
         watch.check_memory()
         watch.check_answers()
+
+
+def test_six_gigabytes_into_an_s3_store_take_no_more_memory_and_others_are_answered(
+    start: Start, ceph: s3.Ceph, scale: float
+) -> None:
+    """More than S3 takes in one request, or copies in one."""
+    server = start(1, ceph.settings())
+    watch = Watch(server)
+    with watch.looking():
+        done = flood.run(server.port, "push", 1, int(SIX_GIGABYTES * scale), "s3")
+    print(f"push to S3: {6000 * scale / done.seconds:.0f} MB/s; {watch}")
+    watch.check_memory()
+    watch.check_answers()
+    with Wire(server.port) as wire:
+        head = wire.ask(request("HEAD", f"/v2/{flood.REPOSITORY}/blobs/{done.digests[0]}"), "HEAD")
+    assert int(head.headers["content-length"]) == int(SIX_GIGABYTES * scale)
+    assert processes.tracebacks(server.log()) == []
 
 
 def test_several_workers_together_stay_below_that_too(start: Start) -> None:

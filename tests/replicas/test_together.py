@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.conftest import MakeServer
 from tests.model import test_races
 from tests.model.test_model import RegistryMachine
 from tests.model.test_races import Crowd
 from tests.replicas.conftest import PART_BYTES, REPLICAS, doors_of
+from tests.support import s3
 from tests.support.ledger import fetch
 from tests.support.oci import append, blob, blob_path, finish, start_upload
+from tests.support.postgres import Postgres
+from tests.support.proxy import Proxy
 from tests.support.replicas import Replicas
 
 CHUNKS = 12
@@ -121,3 +127,43 @@ class TestBehindNginx:
             while http.get("/v2/").status_code != 200:
                 deadline -= 1
                 assert deadline
+
+
+def test_a_cancellation_leaves_parts_alone_that_are_being_joined(
+    ceph: s3.Ceph, postgres: Postgres, make_server: MakeServer, repository: str
+) -> None:
+    """Ceph confirms a Complete and an Abort that meet, and deletes the bytes hours later: here at once."""
+    proxy, prefix = Proxy(ceph.port), s3.new_prefix()
+    url = postgres.url(postgres.database())
+    behind, beside = (
+        make_server(
+            index={"url": url},
+            storage=ceph.settings(prefix, endpoint=f"http://127.0.0.1:{port}", part_size_bytes=PART_BYTES),
+        )
+        for port in (proxy.port, ceph.port)
+    )
+    content = blob(2 * PART_BYTES)
+    joining = threading.Event()
+
+    def hold_up_the_join(piece: bytes) -> None:
+        if piece.startswith(b"POST ") and b"uploadId=" in piece.split(b"\r\n", 1)[0]:
+            proxy.freeze()
+            joining.set()
+
+    with (
+        httpx.Client(base_url=behind.url, timeout=30, trust_env=False) as one,
+        httpx.Client(base_url=beside.url, timeout=30, trust_env=False) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        session = httpx.URL(append(one, start_upload(one, repository), content.data)).path
+        proxy.sees = hold_up_the_join
+        finishing = pool.submit(finish, one, session, content.digest)
+        assert joining.wait(30)
+        assert other.delete(session).status_code == 204
+        assert len(ceph.multiparts(prefix)) == 1
+        proxy.thaw()
+        assert finishing.result(30).status_code == 201
+        ceph.collect_garbage()
+        for http in (one, other):
+            assert fetch(http, blob_path(repository, content.digest)) == (content.digest, content.data)
+    proxy.close()

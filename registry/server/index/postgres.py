@@ -13,7 +13,8 @@ by themselves when their commits meet, and a shared one would hold every row of 
 **The epoch** is asked over a connection of its own, on the event loop, without a thread. A request must be told of
 everything that was committed before it came. A query that is under way may have looked before that, so those
 who come meanwhile wait for the next one; one answer serves all who waited for it. There is at most one query at a
-time, however many requests there are. (The counter itself: changes.py.)
+time, however many requests there are, and a request that only reads asks once (moment.py). (The counter itself:
+changes.py.)
 
 **Faults.** When a connection is lost before COMMIT was sent, nothing has happened, and the transaction runs again
 over a new one, so that a restart of the database between two requests is not noticed. When it is lost after that,
@@ -46,7 +47,7 @@ from registry import failpoints
 from registry.oci.digest import Digest
 from registry.oci.errors import ConfigurationError, ParameterInvalid, RegistryError, StorageFull, Unavailable
 from registry.oci.reference import Repository, Tag
-from registry.server.index import changes
+from registry.server.index import changes, moment
 from registry.server.index.engine import Transaction
 
 log = logging.getLogger("hythe.index")
@@ -181,7 +182,13 @@ class PostgresIndex:
         return job.future
 
     async def epoch(self) -> int:
-        return await self._epochs.now()
+        now = moment.current()
+        if now is not None and now.is_known:
+            return self._epochs.latest  # at least as new as what this request was told before
+        epoch = await self._epochs.now()
+        if now is not None:
+            now.is_known = True
+        return epoch
 
     def close(self) -> None:
         self._epochs.close()
@@ -478,6 +485,7 @@ class _Epochs:
         self._line: _Line | None = None
         self._incarnation = 0
         self._count = -1
+        self.latest = -1
 
     async def now(self) -> int:
         """The epoch at some moment after this call."""
@@ -533,7 +541,8 @@ class _Epochs:
         # same number. Then connections were lost, or the number fell.
         self._incarnation += count < self._count
         self._count = count
-        return (self._incarnation << 56) + count
+        self.latest = (self._incarnation << 56) + count
+        return self.latest
 
     def _hang_up(self) -> None:
         if self._line is not None:

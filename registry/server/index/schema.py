@@ -133,6 +133,7 @@ upload = sa.Table(
     sa.Column("tail", sa.LargeBinary, nullable=False),
     sa.Column("finished_digest", text()),
     sa.Column("touched_ms", sa.BigInteger, nullable=False),
+    sa.Column("closers", sa.Integer, nullable=False, server_default="0"),
     sa.Index(None, "owner", "finished_digest"),
     sa.Index(None, "touched_ms"),
 )

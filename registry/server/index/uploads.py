@@ -67,6 +67,12 @@ _FINISH = (
         hash_state=b"",
         parts=b"",
     )
+    .returning(upload.c.closers)
+)
+_CLOSE = (
+    upload.update()
+    .where(upload.c.id == bindparam("session"), upload.c.finished_digest.is_(None))
+    .values(closers=upload.c.closers + bindparam("more"))
 )
 
 
@@ -132,14 +138,33 @@ def advance(tx: sa.Connection, was: Session, stored: Progress, tail: bytes) -> b
     return bool(changed.rowcount)
 
 
-def finish(tx: sa.Connection, session: str, digest: Digest) -> None:
-    """Close an upload; it is remembered for a while, so that the same last request is answered the same."""
-    tx.execute(_FINISH, {"session": session, "digest": digest, "touched_ms": now_ms()})
+def close(tx: sa.Connection, session: str) -> bool:
+    """Say that its parts are going to be joined; False when it is finished, or not known any more.
+
+    From now on nobody but a sweep of what is very old frees its parts: a store that is told to join and to free
+    the same at once may do both, and lose the bytes hours later.
+    """
+    return bool(tx.execute(_CLOSE, {"session": session, "more": 1}).rowcount)
 
 
-def remove(tx: sa.Connection, session: str) -> None:
-    """Forget an upload; safe to repeat."""
-    tx.execute(upload.delete().where(upload.c.id == session))
+def reopen(tx: sa.Connection, session: str) -> None:
+    """Take one `close` back, when no request to the store is under way any more."""
+    tx.execute(_CLOSE, {"session": session, "more": -1})
+
+
+def finish(tx: sa.Connection, session: str, digest: Digest) -> bool:
+    """Record what became of an upload, for a while, so that the same last request is answered the same.
+
+    True when nobody else has set about joining its parts, and nobody will: what is left of them may be freed.
+    """
+    closers = tx.execute(_FINISH, {"session": session, "digest": digest, "touched_ms": now_ms()}).scalar()
+    return closers is not None and closers <= 1
+
+
+def remove(tx: sa.Connection, session: str) -> bool:
+    """Forget an upload; safe to repeat. True when its parts may be freed: nobody has set about joining them."""
+    removed = upload.delete().where(upload.c.id == session).returning(upload.c.closers)
+    return tx.execute(removed).scalar() == 0
 
 
 def stale(tx: sa.Connection, open_before_ms: int, finished_before_ms: int, limit: int) -> list[Session]:

@@ -8,6 +8,7 @@ state that a client can go on from, whichever process takes its next request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,9 @@ from registry.oci.errors import (
     BlobUnknown,
     BlobUploadUnknown,
     ChunkOutOfOrder,
+    DigestInvalid,
     HytheError,
+    RegistryError,
     SizeInvalid,
     TooManyRequests,
 )
@@ -211,12 +214,25 @@ class Uploads:
     async def _finish_in_store(
         self, caller: Caller, session: Session, digest: Digest, chunk: Chunk, body: Body
     ) -> int:
+        size_bytes, is_free = await self._commit_in_store(caller, session, digest, chunk, body)
+        if is_free:
+            with contextlib.suppress(RegistryError):  # what cannot be freed now is swept up later
+                await self._store.discard(session.id, session.stored)
+        return size_bytes
+
+    async def _commit_in_store(
+        self, caller: Caller, session: Session, digest: Digest, chunk: Chunk, body: Body
+    ) -> tuple[int, bool]:
+        """The blob's length, and whether parts are left over that may be freed."""
         async with self._store.upload(session.id) as upload:
             await self._resume(upload, session, digest.algorithm)
 
             async def commit() -> None:
                 try:
                     await upload.commit(digest)
+                except DigestInvalid:
+                    await asyncio.shield(self._reopen(upload, session))
+                    raise
                 except BaseException:
                     await asyncio.shield(upload.revert())
                     raise
@@ -225,11 +241,23 @@ class Uploads:
                 await self._fill(upload, session.tail, body)
                 _expect_length(chunk, upload.size_bytes - session.size_bytes)
                 await self._quotas.take(caller, session.repository, digest, upload.size_bytes)
+                await self._close(session)
             except BaseException:
                 await asyncio.shield(upload.revert())
                 raise
-            await self._publish(session.repository, digest, upload.size_bytes, session.id, commit)
-            return upload.size_bytes
+            alone = await self._publish(session.repository, digest, upload.size_bytes, session.id, commit)
+            return upload.size_bytes, alone and upload.has_leftovers
+
+    async def _close(self, session: Session) -> None:
+        """From here on the parts are joined, and whoever cancels leaves them alone. Raises BlobUploadUnknown."""
+        # In a near store the hold keeps everybody else out.
+        if not self._store.is_near and not await self._index.note(uploads.close, session.id):
+            await self._refuse_moved(session)
+
+    async def _reopen(self, upload: Upload, session: Session) -> None:
+        await upload.revert()
+        if not self._store.is_near:
+            await self._index.note(uploads.reopen, session.id)
 
     async def push_whole(
         self,
@@ -279,21 +307,24 @@ class Uploads:
         size_bytes: int,
         session: str | None,
         put: Callable[[], Awaitable[object]],
-    ) -> None:
-        def link_and_finish(tx: Transaction) -> None:
-            blobs.link(tx, repository, digest, size_bytes)
-            if session is not None:
-                uploads.finish(tx, session, digest)
+    ) -> bool:
+        """Publish, and record it. True when nobody else is finishing the same upload."""
 
-        await publishing.publish(self._index, self._store, digest, put, link_and_finish)
+        def link_and_finish(tx: Transaction) -> bool:
+            blobs.link(tx, repository, digest, size_bytes)
+            return session is None or uploads.finish(tx, session, digest)
+
+        alone = await publishing.publish(self._index, self._store, digest, put, link_and_finish)
         failpoints.reach("blob.linked")
+        return alone
 
     async def cancel(self, caller: Caller, repository: Repository, name: str) -> None:
         """Forget an upload and free its bytes."""
         session = await self.status(caller, repository, name)
-        await self._index.write(uploads.remove, name)
+        is_free = await self._index.write(uploads.remove, name)
         failpoints.reach("upload.cancelled")
-        await self._store.discard(session.id, session.stored)
+        if is_free:
+            await self._store.discard(session.id, session.stored)
 
     async def mount(
         self, caller: Caller, repository: Repository, digest: Digest, source: Repository | None
@@ -328,8 +359,8 @@ class Uploads:
         finished_before = now_ms() - _FINISHED_KEPT_SECONDS * 1000
         expired = await self._index.read(uploads.stale, open_before, finished_before, 1000)
         for session in expired:
-            await self._index.note(uploads.remove, session.id)
-            if session.finished is None:
+            is_free = await self._index.note(uploads.remove, session.id)
+            if session.finished is None and is_free:
                 await self._store.discard(session.id, session.stored)
         return len(expired)
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.oci.errors import RegistryError, Unavailable, Unsupported
 from registry.server.auth.caller import Action
+from registry.server.index import moment
 from registry.server.service.policy import Policy
 from registry.server.service.repository import Repositories
 from registry.server.service.uploads import Uploads
@@ -32,6 +33,7 @@ from registry.server.web.transfers import Transfers
 
 log = logging.getLogger("hythe.request")
 
+_READING = frozenset(("GET", "HEAD"))
 _API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 
 
@@ -114,6 +116,8 @@ class Gateway:
         self, scope: Scope, receive: Receive, send: Send, answer: Answer, renderer: Renderer = errors
     ) -> None:
         began = time.perf_counter()
+        if scope["method"] in _READING:
+            moment.begin()
         request = Request(scope, receive, self._idle_seconds, self._proxies.client(scope))
         reply = await self._answer(request, answer, renderer)
         sent = 0
