@@ -23,7 +23,7 @@ ANSWER_P99_SECONDS = 0.25  # on a machine that does nothing else
 CALIBRATION_SECONDS = 0.3
 SAMPLE_BYTES = 200 * MB
 WRITING_SECONDS = 60
-SIX_GIGABYTES = 6000 * MB
+MORE_THAN_S3_TAKES_AT_ONCE = 5400 * MB
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -151,17 +151,18 @@ def test_five_gigabytes_in_one_blob_take_no_more_memory_and_others_are_answered(
 def test_six_gigabytes_into_an_s3_store_take_no_more_memory_and_others_are_answered(
     start: Start, ceph: s3.Ceph, scale: float
 ) -> None:
-    """More than S3 takes in one request, or copies in one."""
+    """On a slow disk a little less, but more than S3 takes, or copies, in one request."""
+    size_bytes = max(MORE_THAN_S3_TAKES_AT_ONCE, int(6000 * MB * scale))
     server = start(1, ceph.settings())
     watch = Watch(server)
     with watch.looking():
-        done = flood.run(server.port, "push", 1, int(SIX_GIGABYTES * scale), "s3")
-    print(f"push to S3: {6000 * scale / done.seconds:.0f} MB/s; {watch}")
+        done = flood.run(server.port, "push", 1, size_bytes, "s3")
+    print(f"push to S3: {size_bytes / done.seconds / MB:.0f} MB/s; {watch}")
     watch.check_memory()
     watch.check_answers()
     with Wire(server.port) as wire:
         head = wire.ask(request("HEAD", f"/v2/{flood.REPOSITORY}/blobs/{done.digests[0]}"), "HEAD")
-    assert int(head.headers["content-length"]) == int(SIX_GIGABYTES * scale)
+    assert int(head.headers["content-length"]) == size_bytes
     assert processes.tracebacks(server.log()) == []
 
 
