@@ -167,3 +167,18 @@ def test_a_cancellation_leaves_parts_alone_that_are_being_joined(
         for http in (one, other):
             assert fetch(http, blob_path(repository, content.digest)) == (content.digest, content.data)
     proxy.close()
+
+
+def test_the_bound_of_open_uploads_is_exact_for_all_replicas_together(
+    make_server: MakeServer, postgres: Postgres
+) -> None:
+    url, bound = postgres.url(postgres.database()), 20
+    storage = {"kind": "directory"}
+    servers = [make_server(index={"url": url}, limits={"uploads_open": bound}, storage=storage) for _ in range(2)]
+    addresses = [server.url for server in servers] * 30
+
+    def begin(address: str) -> int:
+        return httpx.post(f"{address}/v2/a/blobs/uploads/", trust_env=False, timeout=30).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert Counter(pool.map(begin, addresses)) == {202: bound, 429: len(addresses) - bound}

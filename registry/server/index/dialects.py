@@ -40,6 +40,22 @@ def _insert_or_leave(dialect: str, table: sa.Table, returning: tuple[sa.Column[A
     return statement.execution_options(preserve_rowcount=True)  # else SQLAlchemy forgets it for inserts
 
 
+# Any number that no other program on the same database uses for its own advisory locks.
+_LOCKS = 0x48797468
+_WAIT = sa.text(f"SELECT pg_advisory_xact_lock({_LOCKS}, hashtext(:name))")
+
+
+def wait_for_others(tx: sa.Connection, name: str) -> bool:
+    """Let one transaction at a time go on from here that waits for the same *name*, each until its end.
+
+    Take it before any row's lock. False where transactions that write come one by one anyway.
+    """
+    if tx.dialect.name != POSTGRESQL:
+        return False
+    tx.execute(_WAIT, {"name": name})
+    return True
+
+
 class clock_ms(sa.sql.functions.FunctionElement[int]):
     """The database's time now, in milliseconds since 1970."""
 
