@@ -91,8 +91,8 @@ def _columns(progress: Progress, tail: bytes) -> dict[str, object]:
 def add(tx: sa.Connection, session: Session, open_max: int) -> bool:
     """Record a new upload; False when its owner has *open_max* open already.
 
-    Those who begin at the same moment on PostgreSQL do not count each other. So near the bound they come one by one,
-    and it is exact as long as no more than _AT_ONCE of an owner's transactions run together.
+    Those who begin at the same moment on PostgreSQL do not count each other. So near the bound they come one by
+    one, and it is exact as long as no more than _AT_ONCE of an owner's transactions run together.
     """
     asked = {"owner": session.owner, "limit": open_max}
     count = tx.execute(_OPEN, asked).scalar_one()
