@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.bench import machine, report
+from tests.bench import machine, replicas, report
 from tests.bench.content import MB
 from tests.bench.load import LoadError
 from tests.bench.report import Result
@@ -40,6 +40,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.rounds < ROUNDS or (options.seconds or 1) <= 0:
         parser.error(f"a median wants {ROUNDS} rounds or more, and a measurement some seconds")
+    if options.replicas:
+        return _measure_replicas(options)
     missing = [name for name in _programs(options) if not shutil.which(name)]
     if missing:
         sys.exit(f"not on PATH: {', '.join(missing)}")
@@ -70,8 +72,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage", type=Path, metavar="DIR", help="where the servers' data are put and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there too")
     parser.add_argument("--peer", choices=["docker-registry", "none"], default="docker-registry")
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="instead: so many servers behind nginx, on PostgreSQL and an S3 store (1 2 3 for docs/scale.md)",
+    )
     parser.add_argument("--only", choices=["ours", "peer"], help="measure one server alone")
     return parser
+
+
+def _measure_replicas(options: argparse.Namespace) -> int:
+    """The other table: how the figures go with the number of replicas."""
+    seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
+    document = replicas.main(options.replicas, seconds, options.rounds, options.storage, _say)
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 1 if any(cell["error"] for cell in document["cells"]) else 0
 
 
 def _programs(options: argparse.Namespace) -> list[str]:

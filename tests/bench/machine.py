@@ -24,6 +24,11 @@ def facts(storage: Path) -> dict[str, Any]:
     }
 
 
+def own_seconds() -> float:
+    """What this process and its dead children have used of the cores."""
+    return sum(os.times()[:4])
+
+
 def line(facts: dict[str, Any]) -> str:
     """The machine in one line."""
     return (
@@ -49,7 +54,7 @@ class Others:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
         user, nice, system, idle, waiting, *interrupts = (int(field) / _TICKS for field in fields)
         busy = user + nice + system + sum(interrupts)
-        known = sum(os.times()[:4]) + sum(registry.cpu_seconds() for registry in self.registries)
+        known = own_seconds() + sum(registry.cpu_seconds() for registry in self.registries)
         return busy, busy + idle + waiting, known
 
 

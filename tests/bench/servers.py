@@ -51,7 +51,7 @@ class Registry:
 
     def cpu_seconds(self) -> float:
         """What its living processes, and the dead that they waited for, have used of the cores."""
-        return sum(_cpu_seconds(pid) for pid in _tree(self.pid))
+        return cpu_seconds(self.pid)
 
 
 @contextmanager
@@ -146,6 +146,11 @@ def _wait_until_ready(registry: Registry) -> None:
             if time.monotonic() > deadline:
                 raise LoadError(f"{registry.name} is not ready: {error}\n{registry.log_end()}") from error
             time.sleep(0.05)
+
+
+def cpu_seconds(root: int) -> float:
+    """What a process and its living descendants, and the dead that they waited for, have used of the cores."""
+    return sum(_cpu_seconds(pid) for pid in _tree(root))
 
 
 def _tree(root: int) -> list[int]:

@@ -67,6 +67,12 @@ class Nginx:
             self._process.wait(30)
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        """Its first process, which has the others."""
+        assert self._process is not None
+        return self._process.pid
+
     def went(self) -> list[str]:
         """To whom each request went so far, as host and port; several when the first did not answer."""
         return (self.directory / "went").read_text().splitlines()

@@ -204,6 +204,11 @@ class Ceph(Store):
         self._spawn("gateway", "radosgw", "--foreground", "--name", "client.gateway")
         wait_for(lambda: is_listening(self.port), "Ceph's gateway", self._processes["gateway"])
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes of which it consists."""
+        return [process.pid for process in self._processes.values()]
+
     def kill_gateway(self) -> None:
         """`kill -9` the part that speaks S3; what it acknowledged is with the disk."""
         self._end("gateway")
