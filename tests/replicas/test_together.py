@@ -108,11 +108,18 @@ class TestBehindNginx:
         with httpx.Client(base_url=replicas.url, timeout=30, trust_env=False) as http:
             session = append(http, start_upload(http, repository), content.data)
             assert finish(http, session, content.digest).status_code == 201
+
+            def pull() -> None:
+                found = http.get(blob_path(repository, content.digest))
+                assert found.content == content.data, replicas.nginx.log()
+
             for replica in replicas.each:
                 assert replica.stop() == 0
                 for _ in range(2 * REPLICAS):
-                    assert http.get(blob_path(repository, content.digest)).content == content.data
+                    pull()
                 replica.start()
+                while replicas.nginx.went()[-1] != replica.host:
+                    pull()
 
     def test_with_no_replica_clients_are_told_to_come_again(self, replicas: Replicas) -> None:
         for replica in replicas.each:

@@ -196,6 +196,23 @@ def test_nothing_but_blobs_is_left_of_pushes(make_registry: MakeRegistry, ceph: 
     assert set(keys) - {*blobs, *data} <= {"ready"}
 
 
+def test_parts_are_freed_when_the_blob_is_there_already_and_when_its_upload_is_cancelled(
+    make_registry: MakeRegistry, ceph: s3.Ceph, prefix: str
+) -> None:
+    with client(make_registry()) as http:
+        content = push_blob(http, REPOSITORY, blob(LARGE))
+        again = append(http, start_upload(http, REPOSITORY), content.data)
+        refused = append(http, start_upload(http, REPOSITORY), content.data)
+        assert len(ceph.multiparts(prefix)) == 2
+        assert finish(http, again, content.digest).status_code == 201
+        assert finish(http, refused, digest_of(b"other")).status_code == 400
+        assert len(ceph.multiparts(prefix)) == 1
+        assert http.delete(refused).status_code == 204
+        assert pulled(http, content)
+    assert ceph.multiparts(prefix) == []
+    assert not [key for key in ceph.keys(prefix) if key.startswith("uploads/")]
+
+
 # ---------------------------------------------------------------- any server, any worker
 
 

@@ -46,7 +46,7 @@ class Nginx:
         for number, old in enumerate(("hythe-1", "hythe-2")):
             some = ports[number::2]
             lines = "".join(f"server 127.0.0.1:{each} max_fails=2 fail_timeout=1s;" for each in some)
-            text = replaced(text, f"server {old}:5000 max_fails=2 fail_timeout=5s;", lines)
+            text = replaced(text, f"server {old}:5000 max_fails=2 fail_timeout=1s;", lines)
         if self._tls is not None:
             for name, path in zip(("tls.crt", "tls.key"), self._tls, strict=True):
                 text = replaced(text, f"/etc/nginx/tls/{name}", str(path))
