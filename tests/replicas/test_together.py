@@ -73,7 +73,7 @@ def test_every_replica_always_says_what_the_dictionary_says(replicas: Replicas) 
         run_state_machine_as_test(
             RegistryMachine,
             settings=settings(
-                max_examples=5, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+                max_examples=3, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
             ),
         )
 
@@ -103,6 +103,7 @@ class TestBehindNginx:
         assert all(one != other for one, other in itertools.pairwise(went))
         assert set(Counter(went)) == {replica.host for replica in replicas.each}
 
+    @pytest.mark.parametrize("replicas", ["directory"], indirect=True)
     def test_a_stopped_replica_is_not_noticed_by_those_who_ask(self, replicas: Replicas, repository: str) -> None:
         content = blob(100_000)
         with httpx.Client(base_url=replicas.url, timeout=30, trust_env=False) as http:
@@ -121,6 +122,7 @@ class TestBehindNginx:
                 while replicas.nginx.went()[-1] != replica.host:
                     pull()
 
+    @pytest.mark.parametrize("replicas", ["directory"], indirect=True)
     def test_with_no_replica_clients_are_told_to_come_again(self, replicas: Replicas) -> None:
         for replica in replicas.each:
             replica.kill()
