@@ -52,6 +52,14 @@ CLIENT = (
     "image.recorded",
 )
 
+# What `hythe admin import` and `copy-store` come to.
+MOVING = (
+    "import.brought",
+    "import.recorded",
+    "import.tagged",
+    "copy.stored",
+)
+
 POINTS = (
     "upload.created",
     "upload.written",
@@ -72,6 +80,7 @@ POINTS = (
     *COLLECTION,
     *CARE,
     *HISTORY,
+    *MOVING,
 )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-pytest.register_assert_rewrite("tests.support.ledger", "tests.support.oci", "tests.support.wire")
+pytest.register_assert_rewrite(
+    "tests.gc.keeper", "tests.support.ledger", "tests.support.oci", "tests.support.wire"
+)
 
 from tests.support import postgres as postgres_support
 from tests.support import s3

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli import care, history, migrate, output, recovery, settings
+from registry.cli import care, history, migrate, moving, output, recovery, settings
 from registry.oci.errors import ConfigurationError
 from registry.oci.reference import Repository
 from registry.server import wiring
@@ -67,6 +67,8 @@ async def _run(options: argparse.Namespace) -> int:
             return await care.run(chosen, index, _actor(), options)
         if options.family in history.FAMILIES:
             return await history.run(chosen, index, _actor(), options)
+        if options.family in moving.FAMILIES:
+            return await moving.run(chosen, index, _actor(), options)
         verb: Verb = options.run
         return await verb(wiring.make_accounts(chosen, index), options) or 0
     finally:
@@ -167,6 +169,7 @@ def _other_verbs(families: Families) -> None:
     care.add_verbs(families)
     recovery.add_verbs(families)
     history.add_verbs(families)
+    moving.add_verbs(families)
     key = _family(families, "key", "the keys that sign access tokens")
     _verb(key, "rotate", _key_rotate, "sign with a new key from now on; nobody is logged out")
     htpasswd = _family(families, "htpasswd", "htpasswd files (bcrypt)")

@@ -17,8 +17,11 @@ from registry import failpoints
 from registry.oci.errors import StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+# Another file system, one without links, too many of them, or (EPERM) a file of somebody else.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 _IOV_MAX = 512  # Linux allows 1024 buffers for one writev
 _COPY_BYTES = 1 << 20
+_FICLONE = 0x40049409  # ioctl_ficlone(2)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _sync_file_range = getattr(_libc, "sync_file_range", None)
@@ -83,13 +86,13 @@ def flush_directory(path: Path) -> None:
         os.close(fd)
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Path, mode: int = 0o750) -> None:
     """Create *path* and what is missing above it, durably."""
     if path.is_dir():
         return
-    make_directory(path.parent)
+    make_directory(path.parent, mode)
     with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o750)
+        path.mkdir(mode=mode)
     flush_directory(path.parent)  # also when it was another: its name has to last for us too
 
 
@@ -134,3 +137,26 @@ def remove_if_empty(fd: int, path: Path) -> None:
     """Delete an open file that nothing was written to, if *path* is still its name."""
     if os.fstat(fd).st_size == 0 and is_named(fd, path):
         remove(path)
+
+
+def clone(source: int, target: int) -> bool:
+    """Give an empty open file the bytes of another by reference; False where the file system cannot."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        return False
+    return True
+
+
+def link(source: Path, temporary: Path) -> bool:
+    """Make a temporary name that of a flushed file instead; False where that cannot be."""
+    remove(temporary)
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True

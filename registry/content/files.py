@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from registry import failpoints
-from registry.content import disk
+from registry.content import disk, placing
+from registry.content.placing import Care, How
 from registry.content.store import Copy, Progress
 from registry.oci.digest import ALGORITHMS, Digest, Hasher
 from registry.oci.errors import BlobUploadUnknown, ContentMissing, DigestInvalid, RegistryError, UploadBusy
@@ -115,6 +116,10 @@ class FileStore:
             failpoints.reach("blob.flushed")
             disk.publish(path, self.path(digest))
             failpoints.reach("blob.published")
+
+    async def adopt(self, digest: Digest, source: Path, size_bytes: int, care: Care) -> How:
+        """Take a file over that others have too; see `placing.place`."""
+        return await self._run(placing.place, source, self.path(digest), digest, size_bytes, self._temporary, care)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from registry.content.s3_notes import (
     Extent,
     Link,
     blob_key,
+    data_key,
     digest_of,
     link_key,
     note_key,
@@ -153,6 +155,25 @@ class S3Store:
         failpoints.reach("blob.flushed")
         self.bucket.put(blob_key(digest), data)
         failpoints.reach("blob.published")
+
+    async def take_over(self, digest: Digest, source: Bucket, key: str, size_bytes: int) -> None:
+        """Copy another bucket's object within the store; its bytes do not pass here. Raises FileNotFoundError.
+
+        `source` has to be beside our bucket.
+        """
+        await threads.run(self._writers, self._take_over, digest, source, key, size_bytes)
+
+    def _take_over(self, digest: Digest, source: Bucket, key: str, size_bytes: int) -> None:
+        session = f"moving-{secrets.token_hex(12)}"
+        target = data_key(session)
+        try:
+            if size_bytes < self._shop.part_bytes:
+                self.bucket.copy_from(source, key, blob_key(digest), size_bytes)
+            else:
+                self.bucket.copy_from(source, key, target, size_bytes)
+                self.publish(Link(digest, (Extent(target, size_bytes),)), session)
+        except Missing:
+            raise FileNotFoundError(key) from None
 
     @contextlib.asynccontextmanager
     async def upload(self, session: str) -> AsyncIterator[S3Upload]:

@@ -23,6 +23,8 @@ from registry.content.s3_client import (
     store_faults_are_answers,
 )
 
+# What one request copies: the store answers when it is done, and until then nothing passes.
+_COPY_BYTES_MAX = 512 << 20
 _OCTETS = "application/octet-stream"
 
 
@@ -117,6 +119,36 @@ class Bucket:
         with store_faults_are_answers():
             self._client.copy_object(**self._at(target), CopySource=self._at(source), **self._encryption)
 
+    def is_beside(self, other: Bucket) -> bool:
+        """Whether the store can copy from *other* to here: it is the same one, and the same keys open both."""
+        mine, its = self._options, other._options
+        return (mine.endpoint, mine.region, mine.access_key) == (its.endpoint, its.region, its.access_key)
+
+    def copy_from(self, other: Bucket, source: str, target: str, size_bytes: int) -> None:
+        """Copy an object of another bucket of this store, whatever its size. Raises Missing."""
+        at = other._at(source)
+        if size_bytes <= _COPY_BYTES_MAX:
+            with store_faults_are_answers():
+                self._client.copy_object(**self._at(target), CopySource=at, **self._encryption)
+            return
+        upload_id, etags = self.begin(target), []
+        try:
+            for number, start in enumerate(range(0, size_bytes, _COPY_BYTES_MAX), 1):
+                end = min(start + _COPY_BYTES_MAX, size_bytes)
+                with store_faults_are_answers():
+                    reply = self._client.upload_part_copy(
+                        **self._at(target),
+                        UploadId=upload_id,
+                        PartNumber=number,
+                        CopySource=at,
+                        CopySourceRange=f"bytes={start}-{end - 1}",
+                    )
+                etags.append(str(reply["CopyPartResult"]["ETag"]))
+            self.join(target, upload_id, etags)
+        except BaseException:
+            self.abort(target, upload_id)
+            raise
+
     def delete(self, key: str) -> None:
         """Delete an object that may be gone already."""
         with contextlib.suppress(Missing), store_faults_are_answers():
@@ -138,10 +170,17 @@ class Bucket:
                 for found in page.get("Contents", ())
             ]
 
-    def _pages(self, operation: str, prefix: str) -> Iterator[dict[str, Any]]:
+    def folders(self, prefix: str) -> Iterator[str]:
+        """What stands between *prefix* and the next slash in the keys that begin with it."""
+        whole = self._prefix + prefix
+        for page in self._pages("list_objects_v2", prefix, Delimiter="/"):
+            for found in page.get("CommonPrefixes", ()):
+                yield found["Prefix"].removeprefix(whole).rstrip("/")
+
+    def _pages(self, operation: str, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
         with store_faults_are_answers():
             paginator = self._client.get_paginator(operation)
-            yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+            yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, **more)
 
     def _own(self, key: str) -> str:
         return key.removeprefix(self._prefix)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry import config
 from registry.config import S3Settings, Settings
 from registry.content.files import FileStore
 from registry.content.store import BlobStore
-from registry.oci.errors import Unavailable
+from registry.content.trees import DirectoryTree, Tree
+from registry.oci.errors import ConfigurationError, Unavailable
 from registry.server.service.repository import Redirect
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from registry.content.s3_client import S3Options
 
 log = logging.getLogger("hythe.storage")
+
+_S3 = "s3://"
 
 
 def prepare(settings: Settings) -> None:
@@ -84,6 +90,50 @@ def redirect(settings: Settings, store: BlobStore) -> Redirect | None:
 
     assert isinstance(store, S3Store)
     return functools.partial(store.redirect_url, ttl_seconds=s3.redirect_ttl_seconds)
+
+
+def tree_at(settings: Settings, where: str) -> Tree:
+    """Somebody else's files, in a directory or in `s3://BUCKET/PREFIX` of the store of storage.s3.
+
+    Raises ConfigurationError, Unavailable.
+    """
+    if not where.startswith(_S3):
+        if not Path(where).is_dir():
+            raise ConfigurationError(f"{where} is no directory")
+        return DirectoryTree(Path(where))
+    from registry.content.s3_tree import BucketTree
+
+    tree = BucketTree(_options_at(settings, where))
+    tree.require()
+    return tree
+
+
+def store_at(settings: Settings, where: str, must_exist: bool) -> BlobStore:
+    """The content store in a directory, in `s3://BUCKET/PREFIX` of the store of storage.s3, or of a settings file.
+
+    Raises ConfigurationError, Unavailable.
+    """
+    if where.startswith(_S3):
+        from registry.content.s3 import S3Store
+
+        store = S3Store(_options_at(settings, where), settings.data_directory(), settings.storage.threads)
+        store.require_bucket()
+        return store
+    path = Path(where)
+    if path.is_file():
+        return make_store(config.load(path, {}))
+    if must_exist and not (path / "blobs").is_dir():
+        raise ConfigurationError(f"{where} is no content store: it has no directory blobs/")
+    return FileStore(path, settings.storage.threads)
+
+
+def _options_at(settings: Settings, where: str) -> S3Options:
+    """The options of storage.s3, for another bucket of that store."""
+    bucket, _, prefix = where.removeprefix(_S3).partition("/")
+    if not bucket:
+        raise ConfigurationError(f"{where} names no bucket; s3://BUCKET/PREFIX does")
+    prefix = prefix.strip("/")
+    return replace(_options(settings.storage.s3), bucket=bucket, prefix=f"{prefix}/" if prefix else "")
 
 
 def place(settings: Settings) -> str:

@@ -271,8 +271,8 @@ def test_every_failpoint_is_reached_by_some_operation_and_none_is_unknown(world:
     reached: set[str] = set()
     for name in OPERATIONS:
         reached |= set(reached_by(name, world, start))
-    # Those are of tests/gc, tests/care and tests/history.
-    elsewhere = {*failpoints.COLLECTION, *failpoints.CARE, *failpoints.HISTORY}
+    # Those are of tests/gc, tests/care, tests/history and tests/moving.
+    elsewhere = {*failpoints.COLLECTION, *failpoints.CARE, *failpoints.HISTORY, *failpoints.MOVING}
     assert reached == set(failpoints.POINTS) - elsewhere
 
 

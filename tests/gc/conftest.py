@@ -9,8 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-pytest.register_assert_rewrite("tests.gc.keeper")
-
 from registry.server.index.migrate import migrate_sqlite
 from tests.gc.keeper import Keeper
 from tests.support.warm import Forker, WarmServer, forker

@@ -27,7 +27,7 @@ import pytest
 
 from tests.support import images
 from tests.support.images import Blob, Image, Index
-from tests.support.server import Server
+from tests.support.server import Server, free_port
 
 PLAIN = "--tls-verify=false"
 ALL_TYPES = ", ".join(
@@ -378,10 +378,62 @@ def as_skopeo(tool: Client, data: Path) -> Client:
     return Client(tool.command, {**tool.environment, **own}, tool.directory)
 
 
+# ---------------------------------------------------------------- docker's own registry
+
+
+class DockerRegistry:
+    """Debian's docker-registry, with its storage in *directory*/data."""
+
+    def __init__(self, directory: Path) -> None:
+        self._program = program("docker-registry")
+        self.directory = directory
+        self.data = directory / "data"
+        self.port = free_port()
+        self._daemon: Daemon | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The base address, without a slash at its end."""
+        return f"http://{self.host}"
+
+    def start(self) -> DockerRegistry:
+        """Start it, and return when it answers."""
+        settings = {
+            "version": "0.1",
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(self.data)}, "delete": {"enabled": True}},
+            "http": {"addr": self.host},
+        }
+        config = self.directory / "config.yml"
+        config.write_text(json.dumps(settings))
+        self._daemon = Daemon(
+            [self._program, "serve", str(config)], private_environment(self.directory), self.directory
+        )
+        self._daemon.wait_until(self._is_up)
+        return self
+
+    def _is_up(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/v2/", trust_env=False).status_code == 200
+        return False
+
+    def stop(self) -> None:
+        """End it; safe to repeat."""
+        if self._daemon is not None:
+            self._daemon.stop()
+            self._daemon = None
+
+
 # ---------------------------------------------------------------- the registry's side
 
 
-def http_client(server: Server) -> httpx.Client:
+def http_client(server: Server | DockerRegistry) -> httpx.Client:
     """A client for *server*; it is the caller's to close."""
     return httpx.Client(base_url=server.url, timeout=30, trust_env=False)
 

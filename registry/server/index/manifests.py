@@ -42,6 +42,17 @@ _BY_TAG = (
     .join(repository, repository.c.id == tag.c.repository_id)
     .where(repository.c.name == bindparam("repository"), tag.c.name == bindparam("tag"))
 )
+_PAGE = (
+    sa.select(*_COLUMNS)
+    .join(repository, repository.c.id == manifest.c.repository_id)
+    .where(
+        repository.c.name == bindparam("repository"),
+        manifest.c.digest > bindparam("after"),
+        manifest.c.deleted_ms.is_(None),
+    )
+    .order_by(manifest.c.digest)
+    .limit(bindparam("limit"))
+)
 _ROW = sa.select(manifest.c.id, manifest.c.media_type, manifest.c.deleted_ms, manifest.c.pushed_ms).where(
     manifest.c.repository_id == bindparam("repository_id"), manifest.c.digest == bindparam("digest")
 )
@@ -129,6 +140,20 @@ def _absent_children(
     return blobs.absent(tx, repository_id, missing, keep) if missing else []
 
 
+def absent(tx: sa.Connection, name: Repository, digests: Sequence[Digest]) -> list[Digest]:
+    """Those of *digests* that are no manifests of a repository."""
+    repository_id, present = names.find(tx, name), set[str]()
+    for chunk in blobs.chunks(digests):
+        present.update(tx.execute(_PRESENT, {"repository_id": repository_id, "digests": chunk}).scalars())
+    return [digest for digest in digests if digest not in present]
+
+
+def page(tx: sa.Connection, name: Repository, after: str, limit: int) -> list[Stored]:
+    """Up to *limit* manifests of a repository after a digest, in byte order."""
+    rows = tx.execute(_PAGE, {"repository": name, "after": after, "limit": limit})
+    return [Stored(Digest(row.digest), row.media_type, bytes(row.payload)) for row in rows]
+
+
 def put(
     tx: sa.Connection,
     name: Repository,
@@ -205,6 +230,11 @@ def repair(tx: sa.Connection, digest: Digest, payload: bytes) -> int:
     found = tx.execute(manifest.update().where(*wrong).values(payload=payload)).rowcount
     changes.mark(tx)
     return found
+
+
+def keep(tx: sa.Connection, name: Repository, digest: Digest) -> bool:
+    """Keep a manifest from being removed until this transaction ends; False when the repository has none."""
+    return bool(tx.execute(_PRESENT_KEPT, {"repository_id": names.find(tx, name), "digests": [digest]}).all())
 
 
 def hold(tx: sa.Connection, name: Repository, digest: str, also_deleted: bool = False) -> list[Tag] | None:

@@ -352,3 +352,14 @@ damage = sa.Table(
     sa.Column("found_ms", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# Where a tag of another registry pointed when it was taken over from there (`hythe admin import`).
+imported_tag = sa.Table(
+    "imported_tag",
+    metadata,
+    sa.Column("source", text(), primary_key=True),
+    sa.Column("repository_id", sa.Integer, primary_key=True),
+    sa.Column("name", text(), primary_key=True),
+    sa.Column("digest", text(), nullable=False),
+    sqlite_with_rowid=False,
+)

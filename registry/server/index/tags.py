@@ -20,6 +20,11 @@ _PAGE = (
     .order_by(tag.c.name)
     .limit(bindparam("limit"))
 )
+_EVERYTHING = (
+    sa.select(tag.c.name, tag.c.digest)
+    .where(tag.c.repository_id == bindparam("repository_id"))
+    .order_by(tag.c.name)
+)
 _ROW = (tag.c.repository_id == bindparam("row_repository_id"), tag.c.name == bindparam("row_name"))
 _HOLD = sa.select(tag.c.digest, tag.c.moved_ms, tag.c.since_ms).where(*_ROW).with_for_update()
 _MOVE = (
@@ -35,6 +40,12 @@ def some_to(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str])
     found = sa.select(tag.c.name).where(tag.c.repository_id == repository_id, tag.c.digest == digest)
     # Left alone, SQLite looks through all tags of the repository for the first that fits.
     return sa.exists(found.with_hint(tag, "INDEXED BY ix_tag_repository_id_digest", "sqlite"))
+
+
+def everything(tx: sa.Connection, name: Repository) -> dict[Tag, Digest]:
+    """All tags of a repository and where they point, in byte order; none when there is no such repository."""
+    rows = tx.execute(_EVERYTHING, {"repository_id": names.find(tx, name)})
+    return {Tag(row.name): Digest(row.digest) for row in rows}
 
 
 def move(tx: sa.Connection, repository_id: int, name: Tag, digest: Digest, change: Change | None = None) -> bool:

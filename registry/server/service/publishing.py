@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from registry.content.store import BlobStore
@@ -41,33 +41,50 @@ async def publish(
     **kwargs: P.kwargs,
 ) -> T:
     """Publish bytes by *put*, which may be repeated, and run *record*, which names them and takes their lock."""
+    return await publish_all(index, store, [digest], put, record, *args, **kwargs)
+
+
+async def publish_all(
+    index: Index,
+    store: BlobStore,
+    digests: Sequence[Digest],
+    put: Callable[[], Awaitable[object]],
+    record: Callable[Concatenate[Transaction, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """As `publish`, of several blobs: *put* sees that all are there, and *record* takes the locks of all."""
     for pause in _PAUSES_SECONDS:
-        swept = -1 if store.is_near else await index.read(sweeps.count, digest)
+        swept = dict.fromkeys(digests, -1) if store.is_near else await index.read(_swept, digests)
         await put()
         try:
-            return await index.write(_record, store, digest, swept, record, args, kwargs)
+            return await index.write(_record, store, swept, record, args, kwargs)
         except (ContentMissing, _Condemned):
             await asyncio.sleep(pause)
         except RegistryError:  # refused: nothing names the bytes, and nothing else would find them soon
             with contextlib.suppress(RegistryError):
-                await index.note(candidates.add, candidates.BYTES, [digest], "refused")
+                await index.note(candidates.add, candidates.BYTES, digests, "refused")
             raise
     raise Unavailable("the registry is deleting these very bytes; try again soon")
+
+
+def _swept(tx: Transaction, digests: Sequence[Digest]) -> dict[Digest, int]:
+    return {digest: sweeps.count(tx, digest) for digest in digests}
 
 
 def _record(
     tx: Transaction,
     store: BlobStore,
-    digest: Digest,
-    swept: int,
+    swept: Mapping[Digest, int],
     record: Callable[..., T],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> T:
     result = record(tx, *args, **kwargs)
-    # Under the lock, which *record* has taken: what is there now stays.
-    if _may_be_gone(tx, store, digest, swept) and not store.has(digest):
-        raise ContentMissing(digest)
+    # Under the locks, which *record* has taken: what is there now stays.
+    for digest, count in swept.items():
+        if _may_be_gone(tx, store, digest, count) and not store.has(digest):
+            raise ContentMissing(digest)
     return result
 
 

@@ -1,0 +1,1 @@
+"""Moving in from docker's own registry, and out again."""
