@@ -16,7 +16,10 @@ from registry.server.index.engine import EmbeddedIndex
 from registry.server.index.migrate import migrate_sqlite
 from registry.server.service.access import Access, KeyRing, Login
 from registry.server.service.accounts import Accounts, Actor
-from registry.server.web.api.call import Call
+from registry.server.service.history import History
+from registry.server.service.policy import Policy
+from registry.server.service.quotas import Quotas
+from registry.server.web.api.call import Call, Care
 from registry.server.web.api.guards import Guard, administrators, seen_by_maintainers
 from registry.server.web.api.problems import Hidden
 from registry.server.web.http import Request
@@ -53,9 +56,9 @@ class Bench:
             raise AssertionError("there is no body")
 
         scope = {"method": "PUT", "path": "/", "headers": [], "query_string": b""}
-        call = Call(
-            Request(scope, receive, 1.0, "127.0.0.1"), b"", {"team": "web"}, login, self.access, self.accounts
-        )
+        care = Care(History(self.index, Policy()), Quotas(self.index, ()))
+        request = Request(scope, receive, 1.0, "127.0.0.1")
+        call = Call(request, b"", {"team": "web"}, login, self.access, self.accounts, care)
         call.require(lambda rights: guard(rights, {"team": "web"}))
         return call
 
