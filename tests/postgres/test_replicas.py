@@ -33,7 +33,7 @@ from tests.support.oci import (
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 
-WRITES = 2000
+WRITES = 1000
 WRITERS = 2
 
 
