@@ -60,6 +60,23 @@ MOVING = (
     "copy.stored",
 )
 
+# What a container's life comes to, in its order.
+CONTAINERS = (
+    "container.noted",
+    "container.prepared",
+    "container.created",
+    "start.begun",
+    "start.launched",
+    "start.made",
+    "start.recorded",
+    "start.started",
+    "end.cleared",
+    "end.recorded",
+    "remove.noted",
+    "remove.discarded",
+    "remove.forgotten",
+)
+
 POINTS = (
     "upload.created",
     "upload.written",

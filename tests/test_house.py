@@ -59,7 +59,7 @@ ROOM_OF_PACKAGE = {
     "argparse": {"cli"},
     "isal": {"client.images"},
     "backports": {"client.images"},
-    "sqlite3": {"server.index", "client.images"},
+    "sqlite3": {"server.index", "client.images", "client.runtime"},
 }
 
 

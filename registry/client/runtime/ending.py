@@ -1,0 +1,229 @@
+"""How a container ends: asked to, killed, or found dead. What a dead command began is finished by the next one.
+
+`settle` makes a record true; everything that reads records goes through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from registry import failpoints
+from registry.client.images import place as places
+from registry.client.images.records import writing
+from registry.client.images.unpack.removal import remove_tree
+from registry.client.runtime import (
+    kernel,
+    monitor,
+    networks,
+    processes,
+    records,
+)
+from registry.client.runtime.errors import ContainerConflict, ContainerError, ContainerUnknown
+from registry.client.runtime.place import locked
+from registry.client.runtime.records import CREATED, CREATING, EXITED, REMOVING, RUNNING, STARTING, Container
+
+if TYPE_CHECKING:
+    from registry.client.runtime.machine import Machine
+
+_UNKNOWN_CODE = 255  # docker's, for what ended while nobody looked
+_EXIT_FILE_SECONDS = 5.0
+
+
+def there(machine: Machine, identity: str) -> Container:
+    """A container by its whole id, as it was recorded. Raises ContainerUnknown."""
+    found = records.get(machine.db, identity)
+    if found is None:
+        raise ContainerUnknown(identity)
+    return found
+
+
+@contextlib.contextmanager
+def holding(machine: Machine, identity: str, wait: bool = True) -> Iterator[None]:
+    """Hold a container's lock. Raises ContainerUnknown; without *wait* ContainerConflict when it is busy."""
+    try:
+        with locked(machine.place, identity, wait):
+            yield
+    except FileNotFoundError as error:
+        if str(error.filename).endswith("/lock"):
+            raise ContainerUnknown(identity) from None
+        raise
+
+
+def settle(machine: Machine, container: Container) -> Container | None:
+    """Make a container's record true; returns it, None when the container is gone.
+
+    Costs one look at /proc for a container that runs. What a live command is busy with is left to it.
+    """
+    if container.state in (CREATED, EXITED) or (
+        container.state == RUNNING and processes.is_alive(container.process)
+    ):
+        return container
+    if container.state == CREATING:
+        if not processes.is_alive(container.owner):
+            forget(machine, container.id)
+        return records.get(machine.db, container.id)
+    with (
+        contextlib.suppress(ContainerConflict, ContainerUnknown),
+        holding(machine, container.id, container.state == RUNNING),
+    ):
+        finish(machine, container.id)
+    found = records.get(machine.db, container.id)
+    if found is not None and found.state == REMOVING and not machine.place.container(container.id).exists():
+        forget(machine, container.id)
+        return None
+    return found
+
+
+def finish(machine: Machine, identity: str) -> None:
+    """Write down how a container ended, and take away what its run needed. The lock is held by the caller."""
+    container = records.get(machine.db, identity)
+    if container is None or container.state in (CREATING, CREATED, EXITED):
+        return
+    if container.state == REMOVING:
+        forget(machine, identity)
+        return
+    if container.state == STARTING:  # whoever started it died
+        clear(machine, container)
+        state = EXITED if container.started_ns else CREATED
+        with writing(machine.db):
+            records.change(machine.db, identity, state=state, error="the start was interrupted", exit_code=128)
+        return
+    if processes.is_alive(container.process):
+        return
+    code, ended_ns = _exit_of(machine, container)
+    oom = (machine.place.bundle(identity) / "oom").exists()
+    clear(machine, container)
+    failpoints.reach("end.cleared")
+    with writing(machine.db):
+        records.change(
+            machine.db, identity, state=EXITED, exit_code=code, finished_ns=ended_ns, paused=0, oom=oom,
+            process=None, monitor=None,
+        )  # fmt: skip
+    failpoints.reach("end.recorded")
+
+
+def exit_code(machine: Machine, identity: str) -> int | None:
+    """The code that the monitor wrote for a container's last run, even when the container is gone since."""
+    try:
+        return int((machine.place.exits() / identity).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _exit_of(machine: Machine, container: Container) -> tuple[int, int]:
+    """Exit code and time; of one whose monitor died before it, docker's code for that."""
+    found = exit_code(machine, container.id)
+    deadline = processes.now_ns() + int(_EXIT_FILE_SECONDS * 1e9)
+    while found is None and processes.is_alive(container.monitor) and processes.now_ns() < deadline:
+        if container.monitor is not None and processes.wait(container.monitor, 0.002):
+            break
+        found = exit_code(machine, container.id)
+    found = exit_code(machine, container.id) if found is None else found
+    with contextlib.suppress(FileNotFoundError):
+        return (
+            _UNKNOWN_CODE if found is None else found,
+            (machine.place.exits() / container.id).stat().st_mtime_ns,
+        )
+    return _UNKNOWN_CODE, processes.now_ns()
+
+
+def clear(machine: Machine, container: Container) -> None:
+    """Take away all that a run has outside of the records: processes, engine's state, network, bundle, cgroup."""
+    bundle = machine.place.bundle(container.id)
+    if not bundle.exists():
+        return
+    unstarted = container.state in (STARTING, CREATED, EXITED)
+    if unstarted:  # a monitor of a start that failed or was interrupted has nothing left to do
+        processes.kill(monitor.read_monitor(bundle), signal.SIGKILL)
+    machine.engine_of(container).delete(container.id)
+    networks.release(machine, container, bundle)
+    if unstarted:
+        (machine.place.exits() / container.id).unlink(missing_ok=True)
+    for name in ("rootfs", "netns"):  # seen only by the monitor's last call, which is in the container's mounts
+        with contextlib.suppress(OSError):
+            kernel.unmount(str(bundle / name))
+    _discard_bundle(machine, container.id)
+
+
+def _discard_bundle(machine: Machine, identity: str) -> None:
+    fd = os.open(machine.place.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(fd, identity)
+    finally:
+        os.close(fd)
+
+
+def signal_to(machine: Machine, container: Container, number: int) -> None:
+    """Send a signal to a container's first process."""
+    if container.state != RUNNING:
+        raise ContainerConflict(f"Container {container.id} is not running")
+    try:
+        machine.engine_of(container).run("kill", container.id, str(number))
+    except ContainerError:
+        if processes.is_alive(container.process):
+            raise
+
+
+def stop(machine: Machine, container: Container, seconds: float, number: int) -> None:
+    """End a container with a signal, and with SIGKILL when it takes longer than *seconds* (below 0: for ever)."""
+    if container.state != RUNNING or container.process is None:
+        return
+    with writing(machine.db):
+        records.change(machine.db, container.id, stopped=1)
+    if container.paused:
+        unpause(machine, container)
+    signal_to(machine, container, number)
+    if not processes.wait(container.process, None if seconds < 0 else seconds):
+        signal_to(machine, container, signal.SIGKILL)
+        processes.wait(container.process, 10)
+    settle(machine, there(machine, container.id)) if records.get(machine.db, container.id) else None
+
+
+def pause(machine: Machine, container: Container) -> None:
+    """Freeze all processes."""
+    if container.state != RUNNING:
+        raise ContainerConflict(f"Container {container.id} is not running")
+    if container.paused:
+        raise ContainerConflict(f"Container {container.id} is already paused")
+    with holding(machine, container.id):
+        machine.engine_of(container).run("pause", container.id)
+        with writing(machine.db):
+            records.change(machine.db, container.id, paused=1)
+
+
+def unpause(machine: Machine, container: Container) -> None:
+    """Let them go on."""
+    if not container.paused:
+        raise ContainerConflict(f"Container {container.id} is not paused")
+    with holding(machine, container.id):
+        machine.engine_of(container).run("resume", container.id)
+        with writing(machine.db):
+            records.change(machine.db, container.id, paused=0)
+
+
+def kill_now(machine: Machine, container: Container) -> None:
+    """End a container at once, and for good."""
+    with writing(machine.db):
+        records.change(machine.db, container.id, stopped=1)
+    with contextlib.suppress(ContainerError, ContainerConflict):
+        signal_to(machine, container, signal.SIGKILL)
+        if container.paused:
+            machine.engine_of(container).run("resume", container.id)
+    processes.kill(container.process)
+    if container.process is not None:
+        processes.wait(container.process, 10)
+
+
+def forget(machine: Machine, identity: str) -> None:
+    """Files out of sight, then the row, then the files for good."""
+    _discard_bundle(machine, identity)
+    places.discard(machine.store.place, machine.place.container(identity))
+    failpoints.reach("remove.discarded")
+    with writing(machine.db):
+        records.remove(machine.db, identity)
+    failpoints.reach("remove.forgotten")
+    places.empty(machine.store.place, "trash")

@@ -1,0 +1,113 @@
+"""One more process in a running container, by the engine, which joins its namespaces."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.client.runtime import bundle as bundles
+from registry.client.runtime import engine as engines
+from registry.client.runtime import processes, rootfs, users
+from registry.client.runtime.bundle import Facts
+from registry.client.runtime.errors import ContainerConflict, ContainerError
+from registry.client.runtime.preparing import held_capabilities
+from registry.client.runtime.records import Container
+
+if TYPE_CHECKING:
+    from registry.client.runtime.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to execute; a user of None is the container's own."""
+
+    words: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    user: str | None = None
+    workdir: str = ""
+    tty: bool = False
+    privileged: bool = False
+
+
+class Refused(ContainerError):
+    """The engine could not execute it, and has told the person so itself."""
+
+    def __init__(self, error: ContainerError) -> None:
+        super().__init__(str(error))
+        self.status = error.status
+
+
+def describe(container: Container, command: Command, root: int) -> dict[str, Any]:
+    """The engine's description of the process; *root* is the container's open root directory."""
+    spec = dataclasses.replace(
+        container.spec,
+        entrypoint=command.words,
+        command=(),
+        env=(*container.spec.env, *command.env),
+        user=container.spec.user if command.user is None else command.user,
+        tty=command.tty,
+        privileged=container.spec.privileged or command.privileged,
+        init=False,
+    )
+    passwd, group = (rootfs.read_text(root, f"etc/{name}") for name in ("passwd", "group"))
+    user = users.resolve(spec.user, passwd, group, spec.groups)
+    workdir = command.workdir or spec.workdir or "/"
+    if not workdir.startswith("/"):
+        raise ContainerError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
+    rootfs.check_workdir(root, workdir)
+    facts = Facts(container.id, "", "", os.uname().machine, held_capabilities())
+    return bundles.process(spec, user, workdir, facts)
+
+
+def run(machine: Machine, container: Container, command: Command, stdin: bool, detach: bool) -> int:
+    """Execute a command with our own input and output, or in the background; its exit code."""
+    assert container.process is not None
+    with rootfs.opened(f"/proc/{container.process.pid}/root") as root:
+        if not processes.is_alive(container.process):  # else that root may be another's
+            raise ContainerConflict(f"Container {container.id} is not running")
+        document = describe(container, command, root)
+    engine = machine.engine_of(container)
+    name = machine.place.bundle(container.id) / f"exec-{secrets.token_hex(8)}"
+    name.write_text(json.dumps(document))
+    log = name.with_suffix(".log")
+    words = [engine.path, "--root", str(engine.root), "--log", str(log), "exec", "--process", str(name)]
+    words += ["--detach"] if detach else []
+    try:
+        return _run([*words, container.id], stdin, detach, log)
+    finally:
+        name.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+
+
+def _run(words: list[str], stdin: bool, detach: bool, log: Any) -> int:
+    null = subprocess.DEVNULL
+    # The keyboard's signals go to the command's terminal, or to the engine, which hands them on: not to us.
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)]
+    try:
+        child = subprocess.Popen(
+            words,
+            stdin=None if stdin and not detach else null,
+            stdout=null if detach else None,
+            stderr=null if detach else None,
+            restore_signals=True,
+            preexec_fn=_default_signals,
+        )
+        code = child.wait()
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    said = log.read_text() if log.exists() else ""
+    if code != 0 and "level=error" in said:
+        raise Refused(engines.failure(said))
+    return code if code >= 0 else 128 - code
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,287 @@
+"""Networks: a bridge, addresses and published ports, by netavark.
+
+Addresses are rows; what netavark does is a plan.
+
+A container's network namespace is bound to a file that only its own mount namespace sees, so it goes with it. What
+is outside of it, port maps and the bridge's other end, is taken away by the plan that was kept beside the bundle.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.client.images.records import writing
+from registry.client.runtime import netavark, processes
+from registry.client.runtime.errors import ContainerConflict, ContainerError
+from registry.client.runtime.netavark import Network
+from registry.client.runtime.records import Container
+from registry.client.runtime.spec import Port, Spec
+from registry.oci.errors import HytheError
+
+if TYPE_CHECKING:
+    from registry.client.runtime.machine import Machine
+
+DEFAULT = "bridge"
+BUILT_IN = (DEFAULT, "host", "none")
+_POOL = ipaddress.ip_network("10.90.0.0/16")
+_PREFIX = 24
+
+
+class NetworkUnknown(HytheError):
+    """No network of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"network {name} not found")
+
+
+# --- networks
+
+
+def every(db: sqlite3.Connection) -> list[Network]:
+    """All bridges by name."""
+    rows = db.execute("SELECT name, id, created_ns, document FROM networks ORDER BY name")
+    return [_network(row) for row in rows]
+
+
+def _network(row: Sequence[Any]) -> Network:
+    document = json.loads(row[3])
+    document["labels"] = tuple((key, value) for key, value in document.get("labels", ()))
+    return Network(row[0], row[1], row[2], **document)
+
+
+def find(machine: Machine, text: str) -> Network:
+    """A network by name or the beginning of its id; the default one is made when it is first needed."""
+    found = [each for each in every(machine.db) if each.name == text] or [
+        each for each in every(machine.db) if text and each.id.startswith(text)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if text == DEFAULT:
+        with suppress(ContainerConflict):  # another made it at the same time
+            return create(machine, DEFAULT, dns=False)
+        return find(machine, text)
+    raise NetworkUnknown(text)
+
+
+def create(
+    machine: Machine,
+    name: str,
+    subnet: str = "",
+    gateway: str = "",
+    internal: bool = False,
+    dns: bool = True,
+    labels: Iterable[tuple[str, str]] = (),
+) -> Network:
+    """Make a network. Raises ContainerConflict for a name that is taken, ContainerError for no such subnet."""
+    identity = secrets.token_hex(32)
+    with writing(machine.db):
+        try:
+            taken = [ipaddress.ip_network(each.subnet) for each in every(machine.db)]
+            chosen = ipaddress.ip_network(subnet) if subnet else free_subnet([*taken, *_routes()])
+            first = ipaddress.ip_address(gateway) if gateway else next(chosen.hosts())
+        except ValueError as error:
+            raise ContainerError(f"invalid subnet or gateway: {error}") from None
+        if any(chosen.overlaps(each) for each in taken if each.version == chosen.version):
+            raise ContainerConflict("Pool overlaps with other one on this address space")
+        made = Network(
+            name,
+            identity,
+            processes.now_ns(),
+            f"hy-{identity[:10]}",
+            str(chosen),
+            str(first),
+            internal,
+            dns,
+            tuple(labels),
+        )
+        document = {key: value for key, value in asdict(made).items() if key not in ("name", "id", "created_ns")}
+        try:
+            row = (name, identity, made.created_ns, json.dumps(document))
+            machine.db.execute("INSERT INTO networks VALUES (?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            raise ContainerConflict(f"network with name {name} already exists") from None
+    return made
+
+
+def free_subnet(taken: Sequence[Any]) -> Any:
+    """The first subnet of our pool that none of these overlaps."""
+    for each in _POOL.subnets(new_prefix=_PREFIX):
+        if not any(each.overlaps(other) for other in taken if other.version == 4):
+            return each
+    raise ContainerError(f"all subnets of {_POOL} are taken; name one with --subnet")
+
+
+def _routes() -> list[ipaddress.IPv4Network]:
+    """The networks that this machine reaches already. Source: proc(5), /proc/net/route."""
+    found = []
+    with open("/proc/net/route") as file:
+        for line in list(file)[1:]:
+            words = line.split()
+            address, mask = (socket.inet_ntoa(int(words[at], 16).to_bytes(4, "little")) for at in (1, 7))
+            if mask != "0.0.0.0":  # noqa: S104 -- the default route, which is everywhere
+                found.append(ipaddress.IPv4Network(f"{address}/{mask}", strict=False))
+    return found
+
+
+def remove(machine: Machine, network: Network) -> None:
+    """Remove a network and its bridge. Raises ContainerConflict while a container has an address of it."""
+    if network.name == DEFAULT:
+        raise ContainerConflict(f"{DEFAULT} is a pre-defined network and cannot be removed")
+    try:
+        with writing(machine.db):
+            machine.db.execute("DELETE FROM networks WHERE name = ?", (network.name,))
+    except sqlite3.IntegrityError:
+        raise ContainerConflict(
+            f"error while removing network: network {network.name} id {network.id} has active endpoints"
+        ) from None
+    remove_bridge(network)
+
+
+def remove_bridge(network: Network) -> None:
+    """Take the bridge away; one that is not there is fine."""
+    if os.path.exists(f"/sys/class/net/{network.interface}"):
+        subprocess.run(["ip", "link", "delete", network.interface], capture_output=True, check=False)
+
+
+def endpoints(machine: Machine, network: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Container, address and the rest of everybody in a network."""
+    rows = machine.db.execute("SELECT container, address, document FROM endpoints WHERE network = ?", (network,))
+    return [(row[0], row[1], json.loads(row[2])) for row in rows]
+
+
+# --- a container's part
+
+
+def is_bridge(spec: Spec) -> bool:
+    """Whether a container has a network of ours."""
+    return spec.network not in ("host", "none") and not spec.network.startswith("container:")
+
+
+def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
+    """Reserve an address and ports for a start; the document for netavark, or None."""
+    spec = container.spec
+    if not is_bridge(spec):
+        return None
+    network = find(machine, spec.network)
+    netavark.program()
+    with writing(machine.db):
+        rows = machine.db.execute("SELECT address FROM endpoints WHERE network = ?", (network.name,)).fetchall()
+        address = free_address(network, {row[0] for row in rows}, spec.address)
+        ports = _reserve(machine, container)
+        mac = "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed[-4:])
+        document = {"ports": [asdict(each) for each in ports], "mac": mac, "aliases": aliases(container)}
+        machine.db.execute(
+            "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?, ?)",
+            (network.name, container.id, address, json.dumps(document)),
+        )
+    return netavark.plan(container.id, aliases(container), network, address, mac, ports)
+
+
+def aliases(container: Container) -> list[str]:
+    """The names by which others find it."""
+    return list(dict.fromkeys([container.name, container.id[:12], *container.spec.aliases]))
+
+
+def free_address(network: Network, taken: set[str], wanted: str) -> str:
+    """The address asked for, or the first that is free. Raises ContainerError."""
+    subnet = ipaddress.ip_network(network.subnet)
+    if wanted:
+        if ipaddress.ip_address(wanted) not in subnet:
+            raise ContainerError(f"no configured subnet contains IP address {wanted}")
+        if wanted in taken or wanted == network.gateway:
+            raise ContainerError("Address already in use")
+        return wanted
+    for each in subnet.hosts():
+        if str(each) != network.gateway and str(each) not in taken:
+            return str(each)
+    raise ContainerError(f"no address of {network.subnet} is left in network {network.name}")
+
+
+def _reserve(machine: Machine, container: Container) -> list[Port]:
+    spec = container.spec
+    wanted = list(spec.ports)
+    if spec.publish_all:
+        covered = {(each.container, each.protocol) for each in wanted}
+        for text in spec.exposed:
+            number, _, protocol = text.partition("/")
+            if (int(number), protocol) not in covered:
+                wanted.append(Port(int(number), protocol))
+    rows = machine.db.execute("SELECT document FROM endpoints WHERE container != ?", (container.id,)).fetchall()
+    taken = [Port(**each) for row in rows for each in json.loads(row[0]).get("ports", ())]
+    found: list[Port] = []
+    for port in wanted:
+        found.append(_bindable(port, [*taken, *found]))
+    return found
+
+
+def _bindable(port: Port, taken: Sequence[Port]) -> Port:
+    """The port with a host port that nobody has; netavark itself would map a taken one without a word."""
+    for _ in range(64):
+        number = port.host
+        clash = number and any(_clash(replace(port, host=number), each) for each in taken)
+        if not clash and (found := _bind(port, number)):
+            if any(_clash(replace(port, host=found), each) for each in taken):
+                continue
+            return replace(port, host=found)
+        if port.host:
+            break
+    where = f"{port.host_address or '0.0.0.0'}:{port.host}"  # noqa: S104 -- that is what is shown
+    raise ContainerError(f"Bind for {where} failed: port is already allocated")
+
+
+def _clash(one: Port, other: Port) -> bool:
+    same = (one.host, one.protocol) == (other.host, other.protocol)
+    return same and (one.host_address == other.host_address or not (one.host_address and other.host_address))
+
+
+def _bind(port: Port, number: int) -> int:
+    kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
+    family = socket.AF_INET6 if ":" in port.host_address else socket.AF_INET
+    with closing(socket.socket(family, kind)) as trial:
+        if kind == socket.SOCK_STREAM:  # what only lingers does not count
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((port.host_address, number))
+        except OSError:
+            return 0
+        return int(trial.getsockname()[1])
+
+
+def release(machine: Machine, container: Container, bundle: Path) -> None:
+    """Take a container's port maps away and give its address back; safe to repeat."""
+    kept = bundle / "network.json"
+    if kept.exists():
+        document = json.loads(kept.read_text())
+        state = machine.place.run / "network"
+        monitor = container.monitor
+        inside = f"/proc/{monitor.pid}/root{bundle}/netns" if processes.is_alive(monitor) and monitor else ""
+        if inside and netavark.is_namespace(inside):
+            with suppress(ContainerError):
+                netavark.call("teardown", document, inside, state)
+        else:
+            netavark.teardown_without(document, state)
+        kept.unlink(missing_ok=True)
+    with writing(machine.db):
+        machine.db.execute("DELETE FROM endpoints WHERE container = ?", (container.id,))
+    if bridge := _bridge_of(container, machine):
+        with netavark.one_at_a_time(machine.place.run / "network"):
+            # Who starts meanwhile has reserved an address before it comes to the bridge.
+            if not endpoints(machine, bridge.name):
+                remove_bridge(bridge)
+
+
+def _bridge_of(container: Container, machine: Machine) -> Network | None:
+    if not is_bridge(container.spec) or not (machine.place.run / "network").exists():
+        return None
+    return next((each for each in every(machine.db) if each.name == container.spec.network), None)
