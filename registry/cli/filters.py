@@ -51,7 +51,7 @@ class Filters:
         """The images that every filter but `dangling` and `reference` lets through."""
         since = [self._store.find(text).created for text in self._wanted.get("since", ())]
         before = [self._store.find(text).created for text in self._wanted.get("before", ())]
-        until = [_moment(text) for text in self._wanted.get("until", ())]
+        until = [moment(text) for text in self._wanted.get("until", ())]
         return [
             image
             for image in found
@@ -72,7 +72,7 @@ def _has(image: Image, text: str) -> bool:
     return key in image.labels and (not equals or image.labels[key] == value)
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """`24h`, `10m`, a time, or seconds since the epoch."""
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:

@@ -20,12 +20,71 @@ _IMAGE = {
     "load": "archives:load",
     "import": "archives:import_",
 }
-_SYSTEM = {"df": "usage:run"}
+_CONTAINER = {
+    "attach": "control:attach",
+    "cp": "container_files:copy",
+    "create": "run:create",
+    "diff": "container_files:diff",
+    "exec": "exec:run",
+    "export": "container_files:export",
+    "inspect": "inspect_any:container",
+    "kill": "control:kill",
+    "list": "ps:run",
+    "logs": "logs:run",
+    "ls": "ps:run",
+    "pause": "control:pause",
+    "port": "looking:port",
+    "prune": "control:prune",
+    "ps": "ps:run",
+    "remove": "control:remove",
+    "rename": "control:rename",
+    "restart": "control:restart",
+    "rm": "control:remove",
+    "run": "run:run",
+    "start": "control:start",
+    "stats": "looking:stats",
+    "stop": "control:stop",
+    "tidy": "control:tidy",
+    "top": "looking:top",
+    "unpause": "control:unpause",
+    "wait": "control:wait",
+}
+_VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {"list": "volume:ls"}
+_NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {
+    "list": "network:ls"
+}
+_SYSTEM = {"df": "usage:run", "info": "doctor:info"}
 
 
 def image(words: Sequence[str]) -> int:
     """`hythe image COMMAND`."""
     return _run("image", _IMAGE, words)
+
+
+def container(words: Sequence[str]) -> int:
+    """`hythe container COMMAND`."""
+    return _run("container", _CONTAINER, words)
+
+
+def volume(words: Sequence[str]) -> int:
+    """`hythe volume COMMAND`."""
+    return _run("volume", _VOLUME, words)
+
+
+def network(words: Sequence[str]) -> int:
+    """`hythe network COMMAND`."""
+    return _run("network", _NETWORK, words)
+
+
+def cp(words: Sequence[str]) -> int:
+    """`hythe cp`: files when a word is CONTAINER:/PATH, else an image."""
+    from registry.cli import container_files
+
+    if any(container_files.is_container_path(word) for word in words):
+        return container_files.copy(words)
+    from registry.cli import cp as images
+
+    return images.run(words)
 
 
 def system(words: Sequence[str]) -> int:

@@ -56,22 +56,22 @@ def run(words: Sequence[str]) -> int:
             if template is None:
                 found.append(document)
             else:
-                print(template.render(_typed(document)))
+                print(template.render(typed(document)))
     if template is None:
         text = (
             json.dumps(found, ensure_ascii=False)
             if options.format
             else json.dumps(found, indent=4, ensure_ascii=False)
         )
-        print(_escaped(text))
+        print(escaped(text))
     return status
 
 
-def _typed(document: dict[str, Any]) -> Strict:
+def typed(document: dict[str, Any]) -> Strict:
     """For templates, which print a list that is not there otherwise than a map that is not."""
     maps = ("Volumes", "Labels", "ExposedPorts")
     found = Strict(document)
-    for name in ("Config", "ContainerConfig"):
+    for name in {"Config", "ContainerConfig"} & document.keys():
         found[name] = Strict(
             (key, (NilMap() if key in maps else NilList()) if value is None else value)
             for key, value in document[name].items()
@@ -79,7 +79,7 @@ def _typed(document: dict[str, Any]) -> Strict:
     return found
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """As Go's encoder has it."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

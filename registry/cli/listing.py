@@ -96,3 +96,12 @@ def local(text: str) -> str:
     """A time as Go prints it: `2023-11-14 22:13:20 +0000 UTC`."""
     moment = parse_time(text)
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(max(moment, 0)))
+
+
+def utc(nanoseconds: int, whole: bool = False) -> str:
+    """A moment as docker's JSON has it, in UTC; *whole* leaves the fractions out. 0 is the year one."""
+    if not nanoseconds:
+        return "0001-01-01T00:00:00Z"
+    seconds, rest = divmod(nanoseconds, 10**9)
+    fraction = "" if whole else f".{rest:09d}".rstrip("0").rstrip(".")
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"

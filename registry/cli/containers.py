@@ -1,0 +1,56 @@
+"""What the verbs for containers share: opening, going through several, and saying errors as docker does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from registry.cli import local
+from registry.cli.flags import Stop, Words
+from registry.client.runtime.errors import ContainerError
+from registry.client.runtime.machine import Machine
+from registry.client.runtime.records import Container
+from registry.oci.errors import HytheError
+
+Verb = Callable[[Machine, SimpleNamespace], int]
+
+
+@contextmanager
+def opened() -> Iterator[Machine]:
+    """This user's containers."""
+    if os.geteuid() != 0:
+        raise ContainerError("containers need root here: run this with sudo")
+    with local.opened() as store:
+        yield Machine(store, os.environ)
+
+
+def execute(line: Words, words: Sequence[str], verb: Verb) -> int:
+    """Read a verb's words and run it; the exit status."""
+    try:
+        options = line.read(words)
+        with opened() as machine:
+            return verb(machine, options)
+    except Stop as stop:
+        return stop.status
+    except HytheError as error:
+        local.complain(error)
+        return getattr(error, "status", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def each(machine: Machine, names: Sequence[str], action: Callable[[Container], object]) -> int:
+    """Do something to several containers, and print the names of those that it was done to; 1 when one failed."""
+    status = 0
+    for name in names:
+        try:
+            if action(machine.find(name)) is not False:
+                print(name, flush=True)
+        except HytheError as error:
+            local.complain(error)
+            status = 1
+    return status

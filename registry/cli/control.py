@@ -1,0 +1,332 @@
+"""Verbs that change containers: start, stop, restart, kill, pause, unpause, wait, attach, rename, rm, prune."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+from registry.cli import attached, containers, listing, local
+from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Words
+from registry.client.images.records import writing
+from registry.client.runtime import ending, lifecycle, parse, processes, records, restarting, usage
+from registry.client.runtime.errors import ContainerConflict, ContainerUnknown
+from registry.client.runtime.machine import Machine
+from registry.client.runtime.records import RUNNING, Container
+from registry.oci.errors import HytheError
+
+_MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
+_TIME = Flag("time", "t", INT, "Seconds to wait before killing the container")
+_SIGNAL = Flag("signal", "s", TEXT, "Signal to send to the container", "")
+_KEYS = Flag("detach-keys", "", TEXT, "Override the key sequence for detaching a container")
+_START = Words(
+    "start",
+    _MANY,
+    "Start one or more stopped containers",
+    (
+        Flag("attach", "a", BOOL, "Attach STDOUT/STDERR and forward signals"),
+        Flag("interactive", "i", BOOL, "Attach container's STDIN"),
+        Flag("all-restarting", "", BOOL, "Start those whose restart policy wants it; for the machine's own start"),
+        _KEYS,
+    ),
+)
+_STOP = Words("stop", _MANY, "Stop one or more running containers", (_TIME, _SIGNAL), least=1)
+_RESTART = Words("restart", _MANY, "Restart one or more containers", (_TIME, _SIGNAL), least=1)
+_KILL = Words(
+    "kill",
+    _MANY,
+    "Kill one or more running containers",
+    (Flag("signal", "s", TEXT, "Signal to send to the container", "KILL"),),
+    least=1,
+)
+_PAUSE = Words(
+    "pause", "CONTAINER [CONTAINER...]", "Pause all processes within one or more containers", (), least=1
+)
+_UNPAUSE = Words(
+    "unpause", "CONTAINER [CONTAINER...]", "Unpause all processes within one or more containers", (), least=1
+)
+_WAIT = Words(
+    "wait",
+    "CONTAINER [CONTAINER...]",
+    "Block until one or more containers stop, then print their exit codes",
+    (),
+    least=1,
+)
+_ATTACH = Words(
+    "attach",
+    "[OPTIONS] CONTAINER",
+    "Attach local standard input, output, and error streams to a running container",
+    (
+        _KEYS,
+        Flag("no-stdin", "", BOOL, "Do not attach STDIN"),
+        Flag("sig-proxy", "", BOOL, "Proxy all received signals to the process", True),
+    ),
+    1,
+    1,
+)
+_RENAME = Words("rename", "CONTAINER NEW_NAME", "Rename a container", (), 2, 2)
+_RM = Words(
+    "rm",
+    _MANY,
+    "Remove one or more containers",
+    (
+        Flag("force", "f", BOOL, "Force the removal of a running container (uses SIGKILL)"),
+        Flag("volumes", "v", BOOL, "Remove anonymous volumes associated with the container"),
+        Flag("link", "l", BOOL),
+    ),
+    least=1,
+)
+_PRUNE = Words(
+    "container prune",
+    "[OPTIONS]",
+    "Remove all stopped containers",
+    (
+        Flag("force", "f", BOOL, "Do not prompt for confirmation"),
+        Flag("filter", "", LIST, 'Provide filter values (e.g. "until=<timestamp>")'),
+    ),
+    0,
+    0,
+)
+_TIDY = Words("container tidy", "ID ROUND", "What a monitor calls when its container has ended", (), 2, 2)
+
+
+def start(words: Sequence[str]) -> int:
+    """Run `start` and return its exit status; with -a the container's own."""
+    return containers.execute(_START, words, _start)
+
+
+def _start(machine: Machine, options: SimpleNamespace) -> int:
+    if options.all_restarting:
+        return containers.each(
+            machine, [each.name for each in restarting.due(machine)], lambda each: _begin(machine, each)
+        )
+    if not options.words:
+        _START.refuse('"hythe start" requires at least 1 argument.', True)
+    if not (options.attach or options.interactive):
+        return containers.each(machine, options.words, lambda each: _begin(machine, each))
+    if len(options.words) > 1:
+        raise HytheError("you cannot start and attach multiple containers at once")
+    container = machine.find(options.words[0])
+    if options.interactive:
+        attached.check_terminal(container.spec)
+    streams = attached.streams_for(container.spec, options.interactive, options.detach_keys)
+    if container.state == RUNNING:
+        raise ContainerConflict("container is already running; `hythe attach` joins it")
+    connection = lifecycle.start(machine, container.id, attached.join)
+    started = records.get(machine.db, container.id) or container
+    return attached.end(machine, started) if attached.carry(machine, started, connection, streams, True) else 0
+
+
+def _begin(machine: Machine, container: Container) -> None:
+    if container.state == RUNNING:
+        if container.paused:
+            raise ContainerConflict("cannot start a paused container, try unpause instead")
+        return
+    lifecycle.start(machine, container.id, lambda _: None)
+
+
+def stop(words: Sequence[str]) -> int:
+    """Run `stop` and return its exit status."""
+    return containers.execute(
+        _STOP,
+        words,
+        lambda machine, options: containers.each(
+            machine, options.words, lambda each: _stop(machine, each, options)
+        ),
+    )
+
+
+def _stop(machine: Machine, container: Container, options: SimpleNamespace) -> None:
+    seconds = container.spec.stop_timeout if options.time is None else options.time
+    number = parse.signal_number(options.signal or container.spec.stop_signal)
+    ending.stop(machine, container, seconds, number)
+
+
+def restart(words: Sequence[str]) -> int:
+    """Run `restart` and return its exit status."""
+    return containers.execute(
+        _RESTART,
+        words,
+        lambda machine, options: containers.each(
+            machine, options.words, lambda each: _again(machine, each, options)
+        ),
+    )
+
+
+def _again(machine: Machine, container: Container, options: SimpleNamespace) -> None:
+    if container.spec.auto_remove and container.state == RUNNING:
+        raise ContainerConflict("a container that removes itself cannot be restarted; run it again")
+    _stop(machine, container, options)
+    lifecycle.start(machine, container.id, lambda _: None)
+
+
+def kill(words: Sequence[str]) -> int:
+    """Run `kill` and return its exit status."""
+    return containers.execute(_KILL, words, _kill)
+
+
+def _kill(machine: Machine, options: SimpleNamespace) -> int:
+    number = parse.signal_number(options.signal)
+
+    def send(container: Container) -> None:
+        if container.state != RUNNING:
+            raise ContainerConflict(
+                f"Cannot kill container: {options.words[0]}: Container {container.id} is not running"
+            )
+        if number == 9:
+            with writing(machine.db):
+                records.change(machine.db, container.id, stopped=1)
+        ending.signal_to(machine, container, number)
+        if number == 9 and container.process is not None and processes.wait(container.process, 10):
+            ending.settle(machine, container)
+
+    return containers.each(machine, options.words, send)
+
+
+def pause(words: Sequence[str]) -> int:
+    """Run `pause` and return its exit status."""
+    return containers.execute(
+        _PAUSE,
+        words,
+        lambda machine, options: containers.each(machine, options.words, lambda each: ending.pause(machine, each)),
+    )
+
+
+def unpause(words: Sequence[str]) -> int:
+    """Run `unpause` and return its exit status."""
+    return containers.execute(
+        _UNPAUSE,
+        words,
+        lambda machine, options: containers.each(
+            machine, options.words, lambda each: ending.unpause(machine, each)
+        ),
+    )
+
+
+def wait(words: Sequence[str]) -> int:
+    """Run `wait` and return its exit status; the codes are printed."""
+    return containers.execute(_WAIT, words, _wait)
+
+
+def _wait(machine: Machine, options: SimpleNamespace) -> int:
+    status = 0
+    for name in options.words:
+        try:
+            print(_code(machine, machine.find(name)), flush=True)
+        except HytheError as error:
+            local.complain(error)
+            status = 1
+    return status
+
+
+def _code(machine: Machine, container: Container) -> int:
+    if container.state != RUNNING or container.process is None:
+        return container.exit_code
+    processes.wait(container.process)
+    found = ending.settle(machine, container)
+    if found is not None and found.round == container.round:
+        return found.exit_code
+    code = ending.exit_code(machine, container.id)
+    return 255 if code is None else code
+
+
+def attach(words: Sequence[str]) -> int:
+    """Run `attach` and return its exit status: the container's, or 0 when the person detached."""
+    return containers.execute(_ATTACH, words, _attach)
+
+
+def _attach(machine: Machine, options: SimpleNamespace) -> int:
+    container = machine.find(options.words[0])
+    if container.state != RUNNING:
+        raise ContainerConflict("You cannot attach to a stopped container, start it first")
+    if container.paused:
+        raise ContainerConflict("You cannot attach to a paused container, unpause it first")
+    if not options.no_stdin:
+        attached.check_terminal(container.spec)
+    streams = attached.streams_for(container.spec, not options.no_stdin, options.detach_keys)
+    connection = attached.join(machine.place.bundle(container.id))
+    if not attached.carry(machine, container, connection, streams, options.sig_proxy):
+        return 0
+    return attached.end(machine, container)
+
+
+def rename(words: Sequence[str]) -> int:
+    """Run `rename` and return its exit status."""
+    return containers.execute(_RENAME, words, _rename)
+
+
+def _rename(machine: Machine, options: SimpleNamespace) -> int:
+    container = machine.find(options.words[0])
+    name = parse.name(options.words[1])
+    lifecycle.rename(machine, container, name)
+    return 0
+
+
+def remove(words: Sequence[str]) -> int:
+    """Run `rm` and return its exit status."""
+    return containers.execute(_RM, words, _remove)
+
+
+def _remove(machine: Machine, options: SimpleNamespace) -> int:
+    status = 0
+    for name in options.words:
+        try:
+            lifecycle.remove(machine, machine.find(name), options.force, options.volumes)
+            print(name, flush=True)
+        except HytheError as error:
+            local.complain(error)
+            if not (options.force and isinstance(error, ContainerUnknown)):
+                status = 1
+    return status
+
+
+def prune(words: Sequence[str]) -> int:
+    """Run `container prune` and return its exit status."""
+    return containers.execute(_PRUNE, words, _prune)
+
+
+def _prune(machine: Machine, options: SimpleNamespace) -> int:
+    from registry.cli.container_filters import Filters
+
+    wanted = Filters(machine, options.filter, ("until", "label", "label!"))
+    if not options.force and not local.confirmed("WARNING! This will remove all stopped containers."):
+        return 0
+    removed, freed = [], 0
+    for container in machine.every():
+        if container.state in (records.CREATED, records.EXITED) and wanted.matches(container):
+            size = usage.written_bytes(machine, container)
+            with contextlib.suppress(ContainerConflict):
+                lifecycle.remove(machine, container)
+                removed.append(container.id)
+                freed += size
+    if removed:
+        print("Deleted Containers:", *removed, "", sep="\n")
+    print(f"Total reclaimed space: {listing.size(freed)}")
+    return 0
+
+
+def tidy(words: Sequence[str]) -> int:
+    """What the monitor calls when a container has ended."""
+    return containers.execute(_TIDY, words, _tidy)
+
+
+def _tidy(machine: Machine, options: SimpleNamespace) -> int:
+    identity, turn = options.words[0], int(options.words[1])
+    found = records.get(machine.db, identity)
+    if found is None or found.round != turn:
+        return 0
+    if found.state == records.STARTING:  # it ended before its start was written down
+        with ending.holding(machine, identity):
+            found = records.get(machine.db, identity)
+    if found is not None:
+        found = ending.settle(machine, found)
+    if found is None or found.round != turn or found.state != records.EXITED:
+        return 0
+    if found.spec.auto_remove:
+        with contextlib.suppress(ContainerConflict, ContainerUnknown):
+            lifecycle.remove(machine, found, with_volumes=True)
+    elif restarting.wants(found):
+        time.sleep(restarting.delay(found))
+        restarting.again(machine, found)
+    return 0
