@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGES = (
+    "aardvark-dns",
     "busybox-static",
     "buildah",
     "ceph-common",
@@ -26,12 +27,14 @@ PACKAGES = (
     "docker.io",
     "iproute2",
     "iptables",
+    "netavark",
     "nginx",
     "podman",
     "postgresql",
     "radosgw",
     "runc",
     "skopeo",
+    "tini",
     "umoci",
     "wrk",
 )
