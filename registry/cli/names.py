@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from registry.cli import listing, local
@@ -43,6 +44,7 @@ def remove(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     status = 0
     with local.opened() as store:
+        _settle(store)
         for text in options.images:
             try:
                 for line in _remove(store, text, options.force):
@@ -55,6 +57,14 @@ def remove(words: Sequence[str]) -> int:
             for layer in garbage.collect(store).layers:
                 print(f"Deleted: {layer}")
     return status
+
+
+def _settle(store: Store) -> None:
+    """Whether a container runs is asked of the machine: the records may be those of one that was killed."""
+    if os.geteuid() == 0 and records.any_running(store.db):
+        from registry.client.runtime.machine import Machine
+
+        Machine(store, os.environ).every()
 
 
 def _remove(store: Store, text: str, force: bool) -> list[str]:

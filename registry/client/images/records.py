@@ -314,6 +314,11 @@ def users(db: sqlite3.Connection, image_id: Digest) -> list[tuple[str, bool]]:
     return [(row[0], bool(row[1])) for row in rows]
 
 
+def any_running(db: sqlite3.Connection) -> bool:
+    """Whether some container runs, as far as the records know."""
+    return db.execute("SELECT 1 FROM uses WHERE running LIMIT 1").fetchone() is not None
+
+
 # --- what nothing names
 
 

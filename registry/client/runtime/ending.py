@@ -170,10 +170,10 @@ def signal_to(machine: Machine, container: Container, number: int) -> None:
 
 def stop(machine: Machine, container: Container, seconds: float, number: int) -> None:
     """End a container with a signal, and with SIGKILL when it takes longer than *seconds* (below 0: for ever)."""
+    with writing(machine.db):  # also of one that has ended: its restart may be waiting
+        records.change(machine.db, container.id, stopped=1)
     if container.state != RUNNING or container.process is None:
         return
-    with writing(machine.db):
-        records.change(machine.db, container.id, stopped=1)
     if container.paused:
         unpause(machine, container)
     signal_to(machine, container, number)

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sqlite3
+import stat
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from registry.oci.errors import HytheError
 if TYPE_CHECKING:
     from registry.client.runtime.machine import Machine
 
+_NEW_DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -124,30 +127,48 @@ def size(machine: Machine, name: str) -> int:
 
 
 def fill(target_fd: int, source_fd: int) -> None:
-    """Copy what an image has at a new volume's place into it, with owners and modes; links stay links."""
-    source, target = (f"/proc/self/fd/{fd}" for fd in (source_fd, target_fd))
-    status = os.stat(source)
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, status.st_mode & 0o7777)
-    for entry in os.scandir(source):
-        _copy(entry, f"{target}/{entry.name}")
+    """Copy what an image has at a new volume's place into it, with owners and modes; links stay links.
+
+    By descriptors alone: another container may have the volume too, and change it meanwhile.
+    """
+    status = os.fstat(source_fd)
+    os.fchown(target_fd, status.st_uid, status.st_gid)
+    os.fchmod(target_fd, status.st_mode & 0o7777)
+    for name in os.listdir(source_fd):
+        _copy(source_fd, target_fd, name)
 
 
-def _copy(entry: os.DirEntry[str], target: str) -> None:
-    status = entry.stat(follow_symlinks=False)
-    if entry.is_symlink():
-        os.symlink(os.readlink(entry.path), target)
-    elif entry.is_dir(follow_symlinks=False):
-        os.mkdir(target)
-        for child in os.scandir(entry.path):
-            _copy(child, f"{target}/{child.name}")
-    elif entry.is_file(follow_symlinks=False):
-        with open(entry.path, "rb") as source, open(target, "xb") as copy:
-            while piece := source.read(1 << 20):
-                copy.write(piece)
-    else:
+def _copy(source: int, target: int, name: str) -> None:
+    status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         return
-    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
-    if not entry.is_symlink():
-        os.chmod(target, status.st_mode & 0o7777)
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        return
+    kind = os.O_DIRECTORY if stat.S_ISDIR(status.st_mode) else os.O_NONBLOCK
+    inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind, dir_fd=source)
+    try:
+        if kind == os.O_DIRECTORY:
+            os.mkdir(name, 0o700, dir_fd=target)
+            copy = os.open(name, os.O_RDONLY | _NEW_DIRECTORY, dir_fd=target)
+        else:
+            copy = os.open(name, os.O_WRONLY | _NEW_FILE, 0o600, dir_fd=target)
+        try:
+            if kind == os.O_DIRECTORY:
+                fill(copy, inner)
+            else:
+                _copy_bytes(copy, inner, status)
+            os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(copy)
+    finally:
+        os.close(inner)
+
+
+def _copy_bytes(target: int, source: int, status: os.stat_result) -> None:
+    while piece := os.read(source, 1 << 20):
+        while piece:
+            piece = piece[os.write(target, piece) :]
+    os.fchown(target, status.st_uid, status.st_gid)
+    os.fchmod(target, status.st_mode & 0o7777)

@@ -89,6 +89,17 @@ def test_when_monitor_and_container_were_killed_the_list_says_so_at_once(hythe: 
     assert hythe("start", "one") == "one\n"
 
 
+def test_an_image_is_not_kept_by_a_container_that_was_killed_unseen(hythe: Hythe) -> None:
+    hythe("run", "-d", "--name", "one", *NONE, "busybox", "sleep", "600")
+    image = hythe("inspect", "-f", "{{.Image}}", "one").strip()
+    assert "running container" in hythe.refused("rmi", image)
+    pids = processes_of(hythe, "one")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert "stopped container" in hythe.refused("rmi", image)
+
+
 def test_the_exit_code_of_a_killed_container_is_its_own(hythe: Hythe) -> None:
     hythe("run", "-d", "--name", "one", *NONE, "busybox", "sleep", "600")
     os.kill(processes_of(hythe, "one")[1], signal.SIGKILL)
