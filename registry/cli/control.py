@@ -296,7 +296,7 @@ def _prune(machine: Machine, options: SimpleNamespace) -> int:
     for container in machine.every():
         if container.state in (records.CREATED, records.EXITED) and wanted.matches(container):
             size = usage.written_bytes(machine, container)
-            with contextlib.suppress(ContainerConflict):
+            with contextlib.suppress(ContainerConflict, ContainerUnknown):  # another command is at it
                 lifecycle.remove(machine, container)
                 removed.append(container.id)
                 freed += size

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import termios
 import time
+from typing import NoReturn
 
 from tests.support.hythe import Hythe
 
@@ -49,20 +50,27 @@ class Terminal:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while text not in self.seen:
             left = deadline - time.monotonic()
-            assert left > 0, f"{text!r} was not shown, but {self.seen!r}"
+            if left <= 0:
+                self._give_up(f"{text!r} was not shown, but {self.seen!r}")
             if select.select([self.fd], [], [], left)[0]:
                 try:
                     self.seen += os.read(self.fd, 4096).decode("utf-8", "replace")
-                except OSError as error:
-                    raise AssertionError(f"{text!r} was not shown before the end, but {self.seen!r}") from error
+                except OSError:
+                    self._give_up(f"{text!r} was not shown before the end, but {self.seen!r}")
         before, _, self.seen = self.seen.partition(text)
         return before
+
+    def _give_up(self, why: str) -> NoReturn:
+        self.process.kill()
+        self.process.wait()
+        raise AssertionError(why)
 
     def end(self) -> int:
         """Wait for the command's end; its exit status. The terminal must be as it was before."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while self.process.poll() is None:
-            assert time.monotonic() < deadline, f"it does not end; shown: {self.seen!r}"
+            if time.monotonic() > deadline:
+                self._give_up(f"it does not end; shown: {self.seen!r}")
             if select.select([self.fd], [], [], 0.05)[0]:
                 self.seen += os.read(self.fd, 4096).decode("utf-8", "replace")
         assert termios.tcgetattr(self._slave) == self.before, "the terminal was left raw"
