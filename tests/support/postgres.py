@@ -186,6 +186,13 @@ class Postgres:
         statement = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"
         return int(self.execute("postgres", statement)[0][0])
 
+    def wait_for_no_connections(self, database: str, seconds: float = 30) -> None:
+        """Return when the last client of a database is gone, and what it did is counted."""
+        deadline = time.monotonic() + seconds
+        while self.connections(database):
+            assert time.monotonic() < deadline, f"somebody stays connected to {database}"
+            time.sleep(0.02)
+
     def cut_off(self, database: str) -> None:
         """End every connection to a database, as an operator can."""
         self.execute(

@@ -13,6 +13,14 @@ from sqlalchemy.ext.compiler import compiles
 POSTGRESQL = "postgresql"
 
 
+def one(found: sa.Select[Any]) -> sa.ColumnElement[bool]:
+    """Whether *found*, which is about the row at hand, has a row: EXISTS for what a statement selects or negates.
+
+    With EXISTS itself, PostgreSQL may read the whole other table for each page, as it plans for all pages at once.
+    """
+    return found.limit(1).scalar_subquery().is_not(None)
+
+
 def insert(tx: sa.Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that takes ON CONFLICT clauses."""
     return upsert(tx.dialect.name)(table)

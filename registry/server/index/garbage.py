@@ -14,7 +14,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import history, tags
+from registry.server.index import dialects, history, tags
 from registry.server.index.candidates import BYTES, Candidate
 from registry.server.index.schema import blob, blob_link, candidate, manifest, reference, repository
 
@@ -57,9 +57,9 @@ class Facts:
     family: Mapping[Digest, Node] = field(default_factory=dict)
 
 
-def _here(table: sa.Table) -> sa.Exists:
+def _here(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     here = (table.c.repository_id == candidate.c.repository_id, table.c.digest == candidate.c.digest)
-    return sa.exists().where(*here).correlate(candidate)
+    return dialects.one(sa.select(sa.literal(1)).where(*here, *where).correlate(candidate))
 
 
 _FACTS = (
@@ -73,7 +73,7 @@ _FACTS = (
         _here(blob_link).label("is_linked"),
         _here(reference).label("is_referenced"),
         _here(manifest).label("is_manifest"),
-        _here(manifest).where(manifest.c.deleted_ms.is_not(None)).label("is_deleted"),
+        _here(manifest, manifest.c.deleted_ms.is_not(None)).label("is_deleted"),
     )
     .select_from(candidate)
     .outerjoin(repository, repository.c.id == candidate.c.repository_id)

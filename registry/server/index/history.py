@@ -15,7 +15,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository, Tag
-from registry.server.index import names
+from registry.server.index import dialects, names
 from registry.server.index.schema import manifest, tag, tag_history
 
 ID_MAX = (1 << 31) - 1  # of an INTEGER of PostgreSQL
@@ -67,8 +67,9 @@ class Point:
 
 
 _here = (manifest.c.repository_id == tag_history.c.repository_id, manifest.c.digest == tag_history.c.digest)
+_served = sa.select(sa.literal(1)).where(*_here, manifest.c.deleted_ms.is_(None)).correlate(tag_history)
 _ENTRIES = (
-    sa.select(tag_history, sa.exists().where(*_here, manifest.c.deleted_ms.is_(None)).label("is_served"))
+    sa.select(tag_history, dialects.one(_served).label("is_served"))
     .where(tag_history.c.repository_id == bindparam("of"), tag_history.c.id < bindparam("before"))
     .order_by(tag_history.c.id.desc())
     .limit(bindparam("limit"))
@@ -97,12 +98,12 @@ _OLDEST = (
 )
 
 
-def some_of(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.Exists:
+def some_of(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """The condition that the history of a repository names a manifest."""
     found = sa.select(tag_history.c.id).where(
         tag_history.c.repository_id == repository_id, tag_history.c.digest == digest
     )
-    return sa.exists(found.with_hint(tag_history, "INDEXED BY ix_tag_history_repository_id_digest", "sqlite"))
+    return dialects.one(found.with_hint(tag_history, "INDEXED BY ix_tag_history_repository_id_digest", "sqlite"))
 
 
 def add(tx: sa.Connection, repository_id: int, change: Change | None, periods: Sequence[Period]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import blobs, history, names, tags
+from registry.server.index import blobs, dialects, history, names, tags
 from registry.server.index.candidates import BYTES
 from registry.server.index.schema import blob, blob_link, candidate, manifest, reference, repository, tag
 
@@ -29,12 +29,14 @@ class Entry:
     is_deleted: bool = False
 
 
-def _waits(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.Exists:
-    return sa.exists().where(candidate.c.repository_id == repository_id, candidate.c.digest == digest)
+def _waits(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    where = (candidate.c.repository_id == repository_id, candidate.c.digest == digest)
+    return dialects.one(sa.select(sa.literal(1)).select_from(candidate).where(*where).correlate_except(candidate))
 
 
-def _used(table: sa.Table, source: sa.Table) -> sa.Exists:
-    return sa.exists().where(table.c.repository_id == source.c.repository_id, table.c.digest == source.c.digest)
+def _used(table: sa.Table, source: sa.Table) -> sa.ColumnElement[bool]:
+    where = (table.c.repository_id == source.c.repository_id, table.c.digest == source.c.digest)
+    return dialects.one(sa.select(sa.literal(1)).where(*where).correlate(source))
 
 
 def _after(table: sa.Table) -> sa.ColumnElement[bool]:
@@ -76,9 +78,8 @@ _MANIFESTS = (
 
 
 def _one_has(table: sa.Table) -> sa.ColumnElement[bool]:
-    """Whether a row of another table has the digest. With EXISTS, PostgreSQL may read all of it for each page."""
-    found = sa.select(sa.literal(1)).where(table.c.digest == blob.c.digest).correlate(blob).limit(1)
-    return found.scalar_subquery().is_not(None)
+    """Whether a row of another table has the digest."""
+    return dialects.one(sa.select(sa.literal(1)).where(table.c.digest == blob.c.digest).correlate(blob))
 
 
 _HAVE = sa.or_(_one_has(blob_link), _one_has(manifest), _waits(sa.literal(BYTES), blob.c.digest))

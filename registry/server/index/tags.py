@@ -35,11 +35,11 @@ _MOVE = (
 _REMOVE = tag.delete().where(*_ROW).returning(tag.c.name, tag.c.digest, tag.c.moved_ms, tag.c.since_ms)
 
 
-def some_to(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.Exists:
+def some_to(repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """The condition that a tag of a repository points to a manifest."""
     found = sa.select(tag.c.name).where(tag.c.repository_id == repository_id, tag.c.digest == digest)
     # Left alone, SQLite looks through all tags of the repository for the first that fits.
-    return sa.exists(found.with_hint(tag, "INDEXED BY ix_tag_repository_id_digest", "sqlite"))
+    return dialects.one(found.with_hint(tag, "INDEXED BY ix_tag_repository_id_digest", "sqlite"))
 
 
 def everything(tx: sa.Connection, name: Repository) -> dict[Tag, Digest]:
