@@ -11,12 +11,19 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from registry.content.files import FileStore
+from registry.content.s3 import S3Store
+from registry.content.s3_bucket import S3Options
 from registry.content.store import BlobStore
+from registry.oci.digest import Digest
+from registry.oci.reference import Repository, Tag
+from registry.server.auth.caller import Operator
 from registry.server.index import jobs, schema
 from registry.server.index.engine import EmbeddedIndex, Index, Transaction
 from registry.server.service import lease
 from registry.server.service.collect import Choices, Collector, Tally
 from registry.server.service.collect_plan import Decision
+from registry.server.service.history import History, Wanted
+from registry.server.service.policy import Policy
 from registry.server.service.reconcile import Found, Reconciliation
 
 T = TypeVar("T")
@@ -46,6 +53,16 @@ async def collect_all(index: Index, store: BlobStore, choices: Choices) -> Tally
         if not await index.read(everything, schema.candidate):
             return total
     raise AssertionError("the collection finds no end")
+
+
+def store_of(
+    storage: dict[str, Any], directory: Path, part_bytes: int, kind: type[S3Store] = S3Store
+) -> Callable[[], S3Store]:
+    """What opens the bucket of a server's settings."""
+    chosen = storage["s3"]
+    names = ("bucket", "prefix", "endpoint", "access_key", "secret_key")
+    options = S3Options(**{name: chosen[name] for name in names}, part_bytes=part_bytes)
+    return lambda: kind(options, directory, 4)
 
 
 class Keeper:
@@ -97,6 +114,19 @@ class Keeper:
                 return await Reconciliation(index, store, delete_untagged).run(taken)
 
         return self.run(walked)
+
+    def restore(self, repository: str, tag: str, digest: str) -> None:
+        """Point a tag at a manifest that its history has, as `hythe admin restore` does."""
+
+        async def restored() -> None:
+            index = self._open_index()
+            try:
+                wanted = Wanted(Tag(tag), Digest(digest))
+                await History(index, Policy()).restore(Operator("anna", "here"), Repository(repository), wanted)
+            finally:
+                index.close()
+
+        asyncio.run(restored())
 
     def pause(self, paused: bool) -> None:
         """Keep everybody from collecting, or let them."""

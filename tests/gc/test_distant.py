@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,10 @@ import pytest
 import yaml
 
 from registry.content.s3 import S3Store
-from registry.content.s3_bucket import S3Options
 from registry.oci.digest import Digest
 from registry.oci.errors import Unavailable
 from registry.server.index import schema
-from tests.conftest import MakeServer
-from tests.gc.keeper import Keeper
-from tests.gc.test_race import SECONDS, race, settings
+from tests.gc.keeper import Keeper, store_of
 from tests.support import s3
 from tests.support.oci import (
     Content,
@@ -32,7 +29,6 @@ from tests.support.oci import (
     push_manifest,
     start_upload,
 )
-from tests.support.server import Server
 from tests.support.warm import Forker, WarmServer
 
 REPOSITORY = "team/app"
@@ -61,21 +57,14 @@ def registry(warm: Forker, tmp_path: Path, storage: dict[str, Any]) -> Iterator[
     server.kill()
 
 
-def store_of(storage: dict[str, Any], directory: Path, kind: type[S3Store] = S3Store) -> Callable[[], S3Store]:
-    chosen = storage["s3"]
-    names = ("bucket", "prefix", "endpoint", "access_key", "secret_key")
-    options = S3Options(**{name: chosen[name] for name in names}, part_bytes=PART_BYTES)
-    return lambda: kind(options, directory, 4)
-
-
 @pytest.fixture
 def keeper(registry: WarmServer, storage: dict[str, Any]) -> Keeper:
-    return Keeper(registry.data, open_store=store_of(storage, registry.data))
+    return Keeper(registry.data, open_store=store_of(storage, registry.data, PART_BYTES))
 
 
 @pytest.fixture
 def failing(registry: WarmServer, storage: dict[str, Any]) -> Keeper:
-    return Keeper(registry.data, open_store=store_of(storage, registry.data, Failing))
+    return Keeper(registry.data, open_store=store_of(storage, registry.data, PART_BYTES, Failing))
 
 
 def gc(warm: Forker, registry: WarmServer, failpoint: str) -> int:
@@ -162,12 +151,3 @@ def test_a_deletion_that_was_not_answered_is_repeated_when_it_is_settled(
     let_it_settle(keeper)
     assert keeper.collect().deleted == 1
     keeper.check_clean()
-
-
-def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(
-    make_server: MakeServer, storage: dict[str, Any]
-) -> None:
-    server: Server = make_server(start=False, **settings())
-    server.settings["storage"] = {**storage, "directory": str(server.data)}
-    server.start()
-    race(server, Keeper(server.data, open_store=store_of(storage, server.data)), SECONDS)

@@ -1,18 +1,15 @@
 """Pushes, mounts, deletions, pulls, and a collection without any grace, all at once, over several workers.
 
-Everybody pushes the same few blobs, so that their bytes are deleted and published again all the time. Each client
-has a repository that nobody else changes, and knows what has to be in it; one repository belongs to nobody.
-`HYTHE_RACE_SECONDS` makes it go on for longer.
+On each kind of index and store, first alone, then with all that looks after the data beside it: a history and
+those who restore from it, quotas, a scrub without a pause, and an import. `HYTHE_RACE_SECONDS` makes them longer.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,265 +19,130 @@ import pytest
 from registry.server.index import schema
 from registry.server.index.engine import Index
 from registry.server.index.postgres import PostgresIndex
-from tests.gc.keeper import Keeper
-from tests.support.oci import (
-    Content,
-    blob,
-    blob_path,
-    config,
-    image,
-    index,
-    manifest_path,
-    uploads_path,
-    with_query,
-)
-from tests.support.postgres import shared
+from tests.gc.keeper import Keeper, store_of
+from tests.gc.mover import Mover
+from tests.gc.racing import BINARY, CHAOS, CLIENTS, Client, Pool
+from tests.support import s3
+from tests.support.oci import uploads_path, with_query
+from tests.support.postgres import Postgres
 from tests.support.server import Server
 
 # Taken out, as servers refuse variables with this prefix that are no settings.
-SECONDS = float(os.environ.pop("HYTHE_RACE_SECONDS", "4"))
-CLIENTS = 4
+SECONDS = float(os.environ.pop("HYTHE_RACE_SECONDS", "2"))
 ENOUGH = 40  # actions, however slow the machine is
 PATIENCE_SECONDS = 60
-TRIES = 20
-CHAOS = "race/chaos"
-BINARY = {"Content-Type": "application/octet-stream"}
+PART_BYTES = 5 << 20
+PLACES = [(index, store) for index in ("sqlite", "postgres") for store in ("directory", "s3")]
+
+# Every few pushes: were it all the time, no push would get through.
+GC = {"grace_seconds": 0, "interval_seconds": 0.3, "deletions_per_second": 0, "untagged": "delete"}
+# What is deleted can be restored for a moment only, so that its collection is in the race.
+ALONE = {"history_days": 1e-6}
+TOGETHER = {"history_days": 30, "quotas": {"race/*": "1GiB", CHAOS: 1_300_000}}
+SCRUB = {"enabled": "always", "interval_seconds": 0.3, "bytes_per_second": 0, "every_days": 1e-6}
+Start = Callable[..., tuple[Server, Keeper]]
 
 
-@dataclass
-class Pool:
-    """What everybody pushes: small ones, and such as make files of their uploads."""
+@pytest.fixture
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Start a registry of two workers, with an operator beside it."""
+    servers: list[Server] = []
 
-    configs: list[Content] = field(default_factory=lambda: [config() for _ in range(3)])
-    layers: list[Content] = field(
-        default_factory=lambda: [blob(size) for size in (0, 100, 1000, 70_000, 100_000, 1_200_000, 2_500_000)]
-    )
+    def run(index: str, store: str, **more: Any) -> tuple[Server, Keeper]:
+        directory = tmp_path / "server"
+        chosen: dict[str, Any] = {"server": {"workers": 2}, "gc": GC, "index": {"url": ""}, **more}
+        chosen["storage"] = {"kind": "directory"}
+        open_index: Callable[[], Index] | None = None
+        if index == "postgres":
+            postgres: Postgres = request.getfixturevalue("postgres")
+            url = postgres.url(postgres.database())
+            chosen["index"] = {"url": url}
+            open_index = lambda: PostgresIndex(url, 3)  # noqa: E731
+        if store == "s3":
+            moto: s3.Moto = request.getfixturevalue("moto")
+            chosen["storage"] = moto.settings(part_size_bytes=PART_BYTES)
+        servers.append(server := Server(directory, chosen))
+        open_store = store_of(chosen["storage"], server.data, PART_BYTES) if store == "s3" else None
+        return server.start(), Keeper(server.data, open_index, open_store)
 
-    def image(self, choose: random.Random) -> tuple[Content, list[Content]]:
-        """An image, perhaps one that was there before, and its blobs."""
-        made, layers = choose.choice(self.configs), choose.sample(self.layers, choose.randint(1, 3))
-        return image(made, layers, annotations={"which": str(choose.randint(1, 4))}), [made, *layers]
-
-
-class Client(threading.Thread):
-    """One client until *over*; `tags` are those that have to be there, each with all the content below it."""
-
-    def __init__(self, number: int, url: str, pool: Pool, over: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.repository = f"race/client{number}"
-        self.tags: dict[str, list[Content]] = {}
-        self.error: BaseException | None = None
-        self.done = 0
-        self.refused = 0
-        self._choose = random.Random(number)
-        self._pool = pool
-        self._over = over
-        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
-
-    def run(self) -> None:
-        actions: list[Callable[[], None]] = [
-            *[self.push_image] * 4,
-            *[self.pull] * 4,
-            *[self.push_index] * 2,
-            self.delete_tag,
-            self.delete_manifest,
-            self.stir,
-        ]
-        try:
-            while not self._over.is_set():
-                self._choose.choice(actions)()
-                self.done += 1
-        except BaseException as error:
-            self.error = error
-        finally:
-            self._http.close()
-
-    def _ask(self, method: str, url: str, *statuses: int, **options: Any) -> httpx.Response:
-        response = self._http.request(method, url, **options)
-        assert response.status_code in statuses, f"{method} {url}: {response.status_code} {response.text}"
-        return response
-
-    # --- pushing
-
-    def push_image(self) -> None:
-        manifest, blobs = self._pool.image(self._choose)
-        tag = self._choose.choice(["one", "two", "three"])
-        self.tags.pop(tag, None)  # until it is acknowledged, either may be seen
-        if self._push(self.repository, manifest, blobs, tag):
-            self.tags[tag] = [manifest, *blobs]
-
-    def push_index(self) -> None:
-        self.tags.pop("multi", None)
-        children = [self._pool.image(self._choose) for _ in range(2)]
-        top = index([manifest.descriptor() for manifest, _ in children])
-        for _ in range(TRIES):
-            if not all(self._push(self.repository, manifest, blobs, None) for manifest, blobs in children):
-                return
-            if self._put_manifest(self.repository, top, "multi"):
-                self.tags["multi"] = [top, *(each for child, blobs in children for each in (child, *blobs))]
-                return
-
-    def _push(self, repository: str, manifest: Content, blobs: Sequence[Content], tag: str | None) -> bool:
-        """As docker does: look, push what is not there, then the manifest; again when something went meanwhile."""
-        for _ in range(TRIES):
-            for content in blobs:
-                self._provide(repository, content)
-            if self._put_manifest(repository, manifest, tag):
-                return True
-        return False
-
-    def _put_manifest(self, repository: str, manifest: Content, tag: str | None) -> bool:
-        response = self._ask(
-            "PUT",
-            manifest_path(repository, tag or manifest.digest),
-            *(201, 404),
-            content=manifest.data,
-            headers={"Content-Type": manifest.media_type},
-        )
-        if response.status_code == 404:
-            self.refused += 1
-            assert response.json()["errors"][0]["code"] == "MANIFEST_BLOB_UNKNOWN"
-        return response.status_code == 201
-
-    def _provide(self, repository: str, content: Content) -> None:
-        way = self._choose.random()
-        uploads = uploads_path(repository)
-        if way < 0.3 and self._ask("HEAD", blob_path(repository, content.digest), 200, 404).status_code == 200:
-            return
-        if way < 0.5:
-            source = f"race/client{self._choose.randrange(CLIENTS)}"
-            query = {"mount": content.digest, "from": source}
-            response = self._ask("POST", with_query(uploads, **query), 201, 202)
-            if response.status_code == 201:
-                return
-            self._close(response.headers["Location"], content)
-        elif way < 0.8:
-            query = {"digest": content.digest}
-            self._ask("POST", with_query(uploads, **query), 201, content=content.data, headers=BINARY)
-        else:
-            self._close(self._ask("POST", uploads, 202).headers["Location"], content)
-
-    def _close(self, location: str, content: Content) -> None:
-        if self._choose.random() < 0.5:
-            location = self._ask("PATCH", location, 202, content=content.data, headers=BINARY).headers["Location"]
-            self._ask("PUT", with_query(location, digest=content.digest), 201)
-        else:
-            self._ask(
-                "PUT", with_query(location, digest=content.digest), 201, content=content.data, headers=BINARY
-            )
-
-    # --- the rest
-
-    def pull(self) -> None:
-        if self.tags:
-            tag = self._choose.choice(sorted(self.tags))
-            self.check(tag)
-
-    def check(self, tag: str) -> None:
-        """What was acknowledged is there, every byte of it."""
-        top, *below = self.tags[tag]
-        assert self._ask("GET", manifest_path(self.repository, tag), 200).content == top.data
-        for content in below:
-            path = manifest_path if content.media_type.endswith("manifest.v1+json") else blob_path
-            response = self._ask("GET", path(self.repository, content.digest), 200)
-            assert response.content == content.data, f"{content.digest} has other bytes"
-
-    def delete_tag(self) -> None:
-        tag = self._choose.choice(["one", "two", "three", "multi"])
-        self.tags.pop(tag, None)
-        self._ask("DELETE", manifest_path(self.repository, tag), 202, 404)
-
-    def delete_manifest(self) -> None:
-        if self.tags:
-            gone = self.tags[self._choose.choice(sorted(self.tags))][0]
-            self.tags = {tag: found for tag, found in self.tags.items() if gone not in found}
-            self._ask("DELETE", manifest_path(self.repository, gone.digest), 202, 404)
-
-    def stir(self) -> None:
-        """In the repository that everybody changes nothing is known, but nobody may be told a fault."""
-        manifest, blobs = self._pool.image(self._choose)
-        tag = self._choose.choice(["one", "two"])
-        for content in blobs:
-            self._provide(CHAOS, content)
-        self._put_manifest(CHAOS, manifest, self._choose.choice([tag, None]))
-        self._ask("DELETE", blob_path(CHAOS, self._choose.choice(blobs).digest), 202, 404)
-        self._ask("DELETE", manifest_path(CHAOS, self._choose.choice([tag, manifest.digest])), 202, 404)
-
-    def finish(self, url: str) -> None:
-        """Look at everything once more."""
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as self._http:
-            for tag in self.tags:
-                self.check(tag)
+    yield run
+    for server in servers:
+        server.kill()
 
 
-def race(server: Server, keeper: Keeper, seconds: float) -> None:
-    """Let them run, then see that all that is needed is there, and nothing else once the collection is done."""
+@pytest.mark.parametrize(("index", "store"), PLACES)
+def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(start: Start, index: str, store: str) -> None:
+    server, keeper = start(index, store, policy=ALONE)
     pool, over = Pool(), threading.Event()
-    clients = [Client(number, server.url, pool, over) for number in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    began = time.monotonic()
-    while all(client.is_alive() for client in clients) and time.monotonic() - began < seconds + PATIENCE_SECONDS:
-        over.wait(0.1)
-        if time.monotonic() - began > seconds and sum(client.done for client in clients) >= ENOUGH:
-            break
-    over.set()
-    for client in clients:
-        client.join(60)
-        if client.error is not None:
-            raise client.error
+    clients = [Client(number, server.url, pool, over, restore=None) for number in range(CLIENTS)]
+    let_run(over, clients)
     for client in clients:
         client.finish(server.url)
+    wind_up(server, keeper, clients)
+
+
+@pytest.mark.parametrize(("index", "store"), PLACES)
+def test_nor_with_history_quotas_scrub_and_an_import_beside_it(start: Start, index: str, store: str) -> None:
+    server, keeper = start(index, store, policy=TOGETHER, scrub=SCRUB)
+    pool, over = Pool(), threading.Event()
+    clients = [Client(number, server.url, pool, over, restore=keeper.restore) for number in range(CLIENTS)]
+    mover = Mover(server, pool, over)
+    let_run(over, clients, mover)
+    for client in clients:
+        client.finish(server.url)
+    mover.take_over()
+    mover.finish(server.url)
+    large = pool.layers[-1]
+    beyond = with_query(uploads_path(CHAOS), digest=large.digest)
+    refused = httpx.post(server.url + beyond, content=large.data, headers=BINARY, trust_env=False)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (403, "DENIED")
+    wind_up(server, keeper, clients, {content.digest for content in mover.image})
+    assert mover.done
+    assert sum(client.restored for client in clients)
+    said = [event["event"] for event in server.events()]
+    assert "scrub.done" in said
+    assert "scrub.found" not in said, "the scrub took something for wrong that was only new or gone"
+    assert keeper.rows(schema.damage) == []
+    assert not (keeper.directory / "quarantine").exists()
+
+
+def let_run(over: threading.Event, clients: list[Client], *others: Mover) -> None:
+    """Let them run for a while, and see that none failed."""
+    everybody = [*clients, *others]
+    for each in everybody:
+        each.start()
+    began = time.monotonic()
+    while all(each.is_alive() for each in everybody) and time.monotonic() - began < SECONDS + PATIENCE_SECONDS:
+        over.wait(0.1)
+        is_enough = sum(client.done for client in clients) >= ENOUGH and all(each.done for each in others)
+        if time.monotonic() - began > SECONDS and is_enough:
+            break
+    over.set()
+    for each in everybody:
+        each.join(PATIENCE_SECONDS)
+        if each.error is not None:
+            raise each.error
+
+
+def wind_up(
+    server: Server, keeper: Keeper, clients: list[Client], others: frozenset[str] | set[str] = frozenset()
+) -> None:
+    """See that all that is needed is there, and nothing else once the collection is done."""
     assert server.stop() == 0
     assert '"traceback"' not in server.log()
     collected = [event for event in server.events() if event["event"] == "collect.done"]
-    assert {event["action"] for event in collected} >= {"unlink", "delete"}
+    assert "unlink" in {event["action"] for event in collected}
+    assert keeper.rows(schema.condemned) == [], "a stop in order leaves nothing that cannot be pushed"
     # The repository that everybody changes may have manifests whose blobs were deleted by hand.
     keeper.execute("DELETE FROM tag WHERE repository_id = (SELECT id FROM repository WHERE name = 'race/chaos')")
     keeper.execute("DELETE FROM tag_history")
     keeper.collect(delete_untagged=True)
     keeper.check_clean()
     expected = {content.digest for client in clients for found in client.tags.values() for content in found}
-    assert keeper.needed() >= expected
+    assert keeper.needed() >= expected | others
     assert sum(client.done for client in clients) >= ENOUGH
     print(f"{sum(client.done for client in clients)} actions, {len(collected)} collected, ", end="")
-    print(f"{sum(client.refused for client in clients)} pushes refused and repeated")
-
-
-def settings(**more: Any) -> dict[str, Any]:
-    # Every few pushes: were it all the time, no push would get through.
-    gc = {"grace_seconds": 0, "interval_seconds": 0.3, "deletions_per_second": 0, "untagged": "delete"}
-    # What is deleted can be restored for a moment only, so that its collection is in the race.
-    return {"server": {"workers": 2}, "gc": gc, "policy": {"history_days": 1e-6}, **more}
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Any:
-    servers: list[Server] = []
-
-    def start(**more: Any) -> Server:
-        servers.append(Server(tmp_path / "server", settings(**more)))
-        return servers[-1].start()
-
-    yield start
-    for server in servers:
-        server.kill()
-
-
-def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(run: Callable[..., Server]) -> None:
-    server = run()
-    race(server, Keeper(server.data), SECONDS)
-
-
-def test_in_a_race_on_postgresql_nothing_needed_is_lost_and_nothing_else_is_left(
-    run: Callable[..., Server],
-) -> None:
-    url = shared().url(shared().database())
-
-    def open_index() -> Index:
-        return PostgresIndex(url, 3)
-
-    server = run(index={"url": url})
-    keeper = Keeper(server.data, open_index)
-    race(server, keeper, SECONDS)
-    assert keeper.rows(schema.repository)
+    print(f"{sum(client.refused for client in clients)} pushes refused and repeated, ", end="")
+    print(
+        f"{sum(client.restored for client in clients)} restored, {sum(client.full for client in clients)} too much"
+    )

@@ -192,24 +192,30 @@ class Collector:
         return await self._index.destroy(_delete, self._store, decision, rules)
 
     async def _delete_far(self, decision: Decision, rules: Rules) -> Candidate:
-        """Condemn the bytes, delete them while no transaction waits, and acquit them when that is certain."""
+        """Condemn the bytes, delete them while no transaction waits, and acquit them when that is certain.
+
+        When this process stops meanwhile, what is begun is brought to its end: bytes that stay condemned can be
+        pushed by nobody until a lost request can come true no more, which is a quarter of an hour.
+        """
+        deleting = asyncio.ensure_future(self._condemn_and_delete(decision, rules))
+        try:
+            return await asyncio.shield(deleting)
+        except asyncio.CancelledError:
+            await asyncio.wait([deleting])
+            if error := deleting.exception():
+                log.info("collect.stopped", extra={"fields": {"digest": decision.digest, "error": str(error)}})
+            raise
+
+    async def _condemn_and_delete(self, decision: Decision, rules: Rules) -> Candidate:
         began = time.monotonic()
         seen, until_ms = await self._index.write(_condemn, decision, rules, self._store.settle_seconds)
         failpoints.reach("gc.condemned")
         if time.monotonic() - began > _LATE_SECONDS:
             raise Unavailable("the index took too long to answer; nothing was deleted")
-        deleting = asyncio.ensure_future(self._take_away(decision, until_ms))
-        try:
-            await asyncio.shield(deleting)
-        except asyncio.CancelledError:  # this process is stopping: what is begun is brought to its end
-            await asyncio.wait([deleting])
-            raise
-        return seen
-
-    async def _take_away(self, decision: Decision, until_ms: int) -> None:
         await asyncio.to_thread(self._store.take_away, decision.digest)
         failpoints.reach("gc.taken-away")
         await self._index.note(_acquit, decision, until_ms)
+        return seen
 
 
 def _unlink(tx: Transaction, decision: Decision, rules: Rules) -> None:

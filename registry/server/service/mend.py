@@ -99,19 +99,20 @@ class Mender:
         await self._index.write(audit.write, *ACTOR, "blob.damage", finding.digest, result, found=finding.problem)
 
     async def _set_aside_far(self, finding: Finding) -> None:
+        working = asyncio.ensure_future(self._condemn_and_set_aside(finding))
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:  # what is begun is brought to its end: else nobody can push it for a while
+            await asyncio.wait([working])
+            working.exception()  # looked at; the next look finds what was not done
+            raise
+
+    async def _condemn_and_set_aside(self, finding: Finding) -> None:
         began = time.monotonic()
         until_ms = await self._index.write(_condemn, finding.digest, self._store.settle_seconds)
         failpoints.reach("scrub.condemned")
         if time.monotonic() - began > _LATE_SECONDS:
             raise Unavailable("the index took too long to answer; nothing was set aside")
-        working = asyncio.ensure_future(self._take_away(finding, until_ms))
-        try:
-            await asyncio.shield(working)
-        except asyncio.CancelledError:  # what is begun is brought to its end
-            await asyncio.wait([working])
-            raise
-
-    async def _take_away(self, finding: Finding, until_ms: int) -> None:
         done = await asyncio.to_thread(self._store.set_aside, finding.digest, finding.copy)
         failpoints.reach("scrub.aside")
         # Before anybody may publish it again: servers that remember the old link must not find its objects.
