@@ -139,6 +139,7 @@ class ScrubSettings(Struct, frozen=True, forbid_unknown_fields=True):
     interval_seconds: Seconds = 60.0
     bytes_per_second: NotNegative = 5_000_000
     every_days: Annotated[float, Meta(gt=0)] = 30.0
+    quarantine_days: Annotated[float, Meta(ge=0, le=36_500)] = 90.0
     replicas: tuple[ReplicaSettings, ...] = ()
 
 

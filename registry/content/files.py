@@ -271,6 +271,19 @@ class FileStore:
 
         await self._run(sweep)
 
+    async def clear_quarantine(self, older_than: float) -> int:
+        return await self._run(self._clear_quarantine, older_than)
+
+    def _clear_quarantine(self, older_than: float) -> int:
+        count = 0
+        for name in _names(self._quarantine):
+            path = self._quarantine / name
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ctime < older_than:  # of the rename; the other time is of the bytes
+                    disk.remove(path)
+                    count += 1
+        return count
+
     def close(self) -> None:
         """Wait for the disk work that is under way."""
         self._pool.shutdown(wait=True)

@@ -312,6 +312,9 @@ class S3Store:
             self._swept = time.monotonic() + _SWEEP_SECONDS
             s3_sweep.remove_unpublished(self.bucket, older_than, living)
 
+    async def clear_quarantine(self, older_than: float) -> int:
+        return await self._run(s3_aside.clear, self.bucket, older_than)
+
     def close(self) -> None:
         """Wait for the requests that are under way."""
         for pool in (self._writers, self._senders, self._pool):

@@ -71,3 +71,11 @@ def preserve(bucket: Bucket, digest: Digest) -> None:
         with contextlib.suppress(Missing):
             bucket.copy_any(extent.key, f"{place}bytes-{number}")
     bucket.put(place + "link", text)
+
+
+def clear(bucket: Bucket, older_than: float) -> int:
+    """Delete what was copied there before *older_than* (seconds of the epoch), and return how many objects."""
+    old = [item.key for page in bucket.items(QUARANTINE) for item in page if item.seconds < older_than]
+    for key in old:
+        bucket.delete(key)
+    return len(old)

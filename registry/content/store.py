@@ -201,6 +201,10 @@ class BlobStore(Protocol):
         """Free what killed requests left and nobody touched since *older_than* (seconds of the epoch)."""
         ...
 
+    async def clear_quarantine(self, older_than: float) -> int:
+        """Delete what was set aside before *older_than* (seconds of the epoch); how many files or objects."""
+        ...
+
     def close(self) -> None:
         """Wait for the work that is under way, and let go of everything."""
         ...

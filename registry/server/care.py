@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -34,6 +35,7 @@ log = logging.getLogger("hythe.care")
 
 _RETENTION_SECONDS = 3600.0
 _FORGET_SECONDS = 3600.0
+_QUARANTINE_SECONDS = 3600.0
 
 
 def immutable_tags(settings: Settings) -> tuple[TagPattern, ...]:
@@ -116,6 +118,7 @@ def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[C
 
         yield _again_and_again(settings.gc.interval_seconds, collect_what_is_due)
     yield _again_and_again(_forget_seconds(settings), partial(forget_history, settings, index))
+    yield _again_and_again(_QUARANTINE_SECONDS, partial(clear_quarantine, settings, index, store))
     retention = make_retention(settings, index)
     if retention.rules:
 
@@ -134,6 +137,17 @@ def background(settings: Settings, index: Index, store: BlobStore) -> Iterator[C
                 await run(index, scrub.JOB, scrubber.run)
 
         yield _again_and_again(settings.scrub.interval_seconds, scrub_what_is_due)
+
+
+async def clear_quarantine(settings: Settings, index: Index, store: BlobStore) -> None:
+    """Delete the wrong bytes that were set aside long enough ago."""
+    if not settings.scrub.quarantine_days:
+        return
+    async with lease.take(index, "quarantine") as taken:
+        if taken is not None:
+            count = await store.clear_quarantine(time.time() - settings.scrub.quarantine_days * 86_400.0)
+            if count:
+                log.info("quarantine.cleared", extra={"fields": {"files": count}})
 
 
 def _forget_seconds(settings: Settings) -> float:

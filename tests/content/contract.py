@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -542,6 +543,22 @@ class BlobStoreContract:
             assert not await is_whole(store, digest, data)
             assert not await is_whole(elsewhere, digest, data)
         assert await asyncio.to_thread(store.set_aside, digest, None), "there is none, as was said"
+
+    async def test_what_was_set_aside_is_deleted_when_it_is_old(self, store: BlobStore) -> None:
+        data = unique(5000)
+        digest = Digest.of(data)
+        assert await store.clear_quarantine(time.time() + 5) == 0
+        await committed(store, new_session(), NOTHING, digest, data)
+        copy = await store.copy_of(digest)
+        assert copy is not None
+        await store.preserve(digest, copy)
+        assert await asyncio.to_thread(store.set_aside, digest, copy)
+        await store.free()
+        await committed(store, new_session(), NOTHING, digest, data)
+        assert await store.clear_quarantine(time.time() - 60) == 0
+        assert await store.clear_quarantine(time.time() + 5) >= 1
+        assert await store.clear_quarantine(time.time() + 5) == 0
+        assert await opened_content(store, digest) == data
 
     async def test_another_copy_than_the_one_that_was_looked_at_is_left_alone(self, store: BlobStore) -> None:
         data = unique(5000)
