@@ -74,7 +74,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
 def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(start: Start, index: str, store: str) -> None:
     server, keeper = start(index, store, policy=ALONE)
     pool, over = Pool(), threading.Event()
-    clients = [Client(number, server.url, pool, over, restore=None) for number in range(CLIENTS)]
+    clients = [Client(number, server.url, pool, over, store == "s3", restore=None) for number in range(CLIENTS)]
     let_run(over, clients)
     for client in clients:
         client.finish(server.url)
@@ -85,7 +85,9 @@ def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(start: Start,
 def test_nor_with_history_quotas_scrub_and_an_import_beside_it(start: Start, index: str, store: str) -> None:
     server, keeper = start(index, store, policy=TOGETHER, scrub=SCRUB)
     pool, over = Pool(), threading.Event()
-    clients = [Client(number, server.url, pool, over, restore=keeper.restore) for number in range(CLIENTS)]
+    clients = [
+        Client(number, server.url, pool, over, store == "s3", restore=keeper.restore) for number in range(CLIENTS)
+    ]
     mover = Mover(server, pool, over)
     let_run(over, clients, mover)
     for client in clients:
