@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ import pytest
 import yaml
 
 from registry.content.s3 import S3Store
+from registry.content.store import BlobStore
 from registry.oci.digest import Digest
 from registry.oci.errors import Unavailable
 from registry.server.index import schema
-from tests.gc.keeper import Keeper, store_of
+from registry.server.index.engine import Index
+from registry.server.service import collect, lease
+from registry.server.service.collect import Choices, Collector
+from tests.gc.keeper import QUICK, Keeper, store_of
 from tests.support import s3
 from tests.support.oci import (
     Content,
@@ -151,3 +156,30 @@ def test_a_deletion_that_was_not_answered_is_repeated_when_it_is_settled(
     let_it_settle(keeper)
     assert keeper.collect().deleted == 1
     keeper.check_clean()
+
+
+@pytest.mark.parametrize("loose", [1000], indirect=True, ids=["small"])
+def test_a_collection_that_is_stopped_in_order_leaves_nothing_condemned(
+    http: httpx.Client, keeper: Keeper, loose: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(index: Index, store: BlobStore) -> None:
+        condemning, write = asyncio.Event(), index.write
+
+        async def watched(function: Any, *args: Any, **options: Any) -> Any:
+            if function is collect._condemn:
+                condemning.set()
+            return await write(function, *args, **options)
+
+        monkeypatch.setattr(index, "write", watched)
+        async with lease.take(index, "gc") as taken:
+            assert taken is not None
+            work = asyncio.create_task(Collector(index, store, Choices(0, QUICK)).collect(taken))
+            await condemning.wait()
+            work.cancel()
+            await asyncio.wait([work])
+            assert work.cancelled()
+
+    keeper.run(stopped)
+    assert keeper.rows(schema.condemned) == []
+    assert loose.digest not in keeper.stored()
+    assert push(http, loose).status_code == 201
