@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from registry.cli import command, output, places, reach
 from registry.cli.places import Place
+from registry.cli.progress import Lines
 from registry.oci import media
 from registry.oci.descriptor import Descriptor
 from registry.oci.errors import HytheError
@@ -86,16 +88,18 @@ async def _name(target: ArchiveWriter, root: Descriptor, goal: Place) -> None:
 
 
 class _Report:
-    """Prints a line for each content that is done."""
+    """A line for each content on the standard error: when it is done, and on a terminal while it moves."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+        self._lines = Lines(quiet, sys.stderr)
 
     def __call__(self, event: Event) -> None:
-        if event.kind in _DONE and not self._quiet:
-            what = event.descriptor
+        what = event.descriptor
+        if event.kind in _DONE:
             size = output.size(what.size_bytes)
-            output.note(f"{what.digest[:19]}: {_DONE[event.kind]} ({_kind(what)}, {size})")
+            self._lines.say(what.digest[:19], f"{_DONE[event.kind]} ({_kind(what)}, {size})")
+        elif event.kind == "moving":
+            self._lines.say(what.digest[:19], "copying", event.done_bytes, what.size_bytes)
 
 
 def _kind(descriptor: Descriptor) -> str:

@@ -10,7 +10,7 @@ _IMAGE = {
     "list": "images:run",
     "rm": "names:remove",
     "remove": "names:remove",
-    "prune": "names:prune",
+    "prune": "prune:images",
     "tag": "names:tag",
     "pull": "pull:run",
     "push": "push:run",
@@ -53,7 +53,7 @@ _VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "prune
 _NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {
     "list": "network:ls"
 }
-_SYSTEM = {"df": "usage:run", "info": "doctor:info"}
+_SYSTEM = {"df": "usage:run", "info": "doctor:info", "prune": "prune:system"}
 
 
 def image(words: Sequence[str]) -> int:

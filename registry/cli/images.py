@@ -14,7 +14,7 @@ from registry.client.images.store import Store
 _NONE = "<none>"
 _TABLE = "table {{.Repository}}\\t{{.Tag}}\\t{{.ID}}\\t{{.CreatedSince}}\\t{{.Size}}"
 _DIGESTS = "table {{.Repository}}\\t{{.Tag}}\\t{{.Digest}}\\t{{.ID}}\\t{{.CreatedSince}}\\t{{.Size}}"
-_HEADINGS = {
+HEADINGS = {
     "Containers": "CONTAINERS",
     "CreatedAt": "CREATED AT",
     "CreatedSince": "CREATED",
@@ -34,14 +34,14 @@ def run(words: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     options = _parser().parse_args(words)
     with local.opened() as store:
-        rows = [_row(*each, options.no_trunc) for each in _lines(store, options)]
+        rows = [row(*each, options.no_trunc) for each in _lines(store, options)]
     if options.quiet:
-        listing.show(rows, "{{.ID}}", _HEADINGS)
+        listing.show(rows, "{{.ID}}", HEADINGS)
         return 0
     format = options.format if options.format and options.format != "table" else _TABLE
     if options.digests and format == _TABLE:
         format = _DIGESTS
-    listing.show(rows, format, _HEADINGS)
+    listing.show(rows, format, HEADINGS)
     return 0
 
 
@@ -76,6 +76,14 @@ def _lines(store: Store, options: argparse.Namespace) -> Iterator[tuple[Store, I
             yield store, image, *line
 
 
+def every_line(store: Store) -> Iterator[tuple[Image, str, str, str]]:
+    """Image, repository, tag and digest of each line, when nothing is filtered."""
+    names = filters.names_of(store)
+    for image in records.images(store.db):
+        for line in _of_image(*names.get(image.id, ([], [])), False):
+            yield image, *line
+
+
 def _is_wanted(store: Store, patterns: Sequence[str], name: Name, tag: str) -> bool:
     return all(filters.matches(store, pattern, name.repository, tag) for pattern in patterns)
 
@@ -95,7 +103,8 @@ def _of_image(tags: list[Name], digests: list[Name], show: bool) -> Iterator[tup
         yield _NONE, _NONE, _NONE
 
 
-def _row(store: Store, image: Image, repository: str, tag: str, digest: str, whole: bool) -> dict[str, str]:
+def row(store: Store, image: Image, repository: str, tag: str, digest: str, whole: bool) -> dict[str, str]:
+    """The fields of a line."""
     size = listing.size(image.size_bytes)
     return {
         "Containers": "N/A",

@@ -5,6 +5,8 @@ A verb's module is imported only when it is asked for: start-up time is imports.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -61,7 +63,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("registry.cli.doctor:doctor", "check this machine, and say how to mend it"),
     "container": ("registry.cli.groups:container", "docker's other spelling: container ls, container prune, …"),
     "image": ("registry.cli.groups:image", "docker's other spelling: image ls, image rm, image prune, …"),
-    "system": ("registry.cli.groups:system", "docker's other spelling: system df"),
+    "system": ("registry.cli.groups:system", "docker's other spelling: system df, system prune, system info"),
     "cp": ("registry.cli.groups:cp", "copy an image between registries, or files of a container"),
     "tags": ("registry.cli.lists:tags", "list the tags of a repository"),
     "catalog": ("registry.cli.lists:catalog", "list the repositories of a registry"),
@@ -92,12 +94,24 @@ def run(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(words)
+        sys.stdout.flush()
     except HytheError as error:
         print(f"hythe: {error}", file=sys.stderr)
         status = EXIT_FAILURE
     except KeyboardInterrupt:
         status = 130
+    except OSError as error:  # where it prints to, if nothing else said what it is
+        _stop_printing()
+        status = EXIT_FAILURE
+        if not isinstance(error, BrokenPipeError):  # whoever reads has enough
+            print(f"hythe: {error.strerror or error}", file=sys.stderr)
     sys.exit(status)
+
+
+def _stop_printing() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""`hythe tag`, `hythe rmi` and `hythe image prune`: names come and go, and images with their last one."""
+"""`hythe tag` and `hythe rmi`: names come and go, and images with their last one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from registry.cli import listing, local
-from registry.cli.filters import Filters
-from registry.client.images import garbage, records
+from registry.cli import local
+from registry.client.images import chains, garbage, records
 from registry.client.images.errors import ImageConflict, ImageUnknown
 from registry.client.images.records import Image
 from registry.client.images.store import Store
@@ -54,8 +53,7 @@ def remove(words: Sequence[str]) -> int:
                     status = 1
                 local.complain(error)
         if not options.no_prune:
-            for layer in garbage.collect(store).layers:
-                print(f"Deleted: {layer}")
+            garbage.collect(store)
     return status
 
 
@@ -78,7 +76,7 @@ def _remove(store: Store, text: str, force: bool) -> list[str]:
             if len({each.repository for each in (*tags, *digests)}) > 1 or len(tags) > 1:
                 _refuse(force, image, "image is referenced in multiple repositories")
             _refuse_users(users, image, force)
-            return _delete(store, image)
+            return delete(store, image)
         if ":" in name.reference:
             records.remove_digest(store.db, name.repository, name.reference)
             left = len(tags) + len(digests) - 1
@@ -92,7 +90,7 @@ def _remove(store: Store, text: str, force: bool) -> list[str]:
             if not any(each.repository == name.repository for each in tags if each != name):
                 said += _remove_digests(store, image, name.repository)
         if left <= 0 and not users:
-            said += _delete(store, image)
+            said += delete(store, image)
         return said
 
 
@@ -105,14 +103,16 @@ def _remove_digests(store: Store, image: Image, repository: str) -> list[str]:
     return said
 
 
-def _delete(store: Store, image: Image) -> list[str]:
+def delete(store: Store, image: Image) -> list[str]:
+    """Take an image away with all its names, in a transaction; the lines that docker prints."""
     said = []
     for each in records.tags(store.db, image.id):
         said.append(f"Untagged: {store.familiar(each.repository)}:{each.reference}")
     for each in records.digests(store.db, image.id):
         said.append(f"Untagged: {store.familiar(each.repository)}@{each.reference}")
+    gone = chains.alone(store.db, image.id)
     records.remove_image(store.db, image.id)
-    return [*said, f"Deleted: {image.id}"]
+    return [*said, f"Deleted: {image.id}", *(f"Deleted: {chain}" for chain in gone)]
 
 
 def _refuse(force: bool, image: Image, why: str) -> None:
@@ -138,40 +138,3 @@ def _refuse_use(
             f'conflict: unable to remove repository reference "{store.familiar(repository)}:{tag}" (must force) - '
             f"container {users[0][0][:12]} is using its referenced image {image.id.encoded[:12]}"
         )
-
-
-# --- prune
-
-
-def prune(words: Sequence[str]) -> int:
-    """Run `image prune` and return its exit status."""
-    parser = argparse.ArgumentParser(prog="hythe image prune", description="Remove unused images")
-    parser.add_argument(
-        "-a", "--all", action="store_true", help="all unused images, not just those without a name"
-    )
-    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
-    parser.add_argument(
-        "--filter", action="append", default=[], metavar="KEY=VALUE", help="until=, label=, label!="
-    )
-    options = parser.parse_args(words)
-    what = "all images without at least one container associated to them" if options.all else "all dangling images"
-    if not options.force and not local.confirmed(f"WARNING! This will remove {what}."):
-        return 0
-    with local.opened() as store:
-        wanted = Filters(store, options.filter, ("dangling", "until", "label", "label!"))
-        everything = options.all or wanted.flag("dangling") is False
-        said: list[str] = []
-        with records.writing(store.db):
-            for image in wanted.images(records.images(store.db)):
-                named = bool(records.tags(store.db, image.id))
-                if not records.users(store.db, image.id) and (everything or not named):
-                    said += _delete(store, image)
-        removed = garbage.collect(store, everything=not options.filter)
-        said += [f"Deleted: {layer}" for layer in removed.layers]
-    if said:
-        print("Deleted Images:")
-        for line in said:
-            print(line[0].lower() + line[1:])
-        print()
-    print(f"Total reclaimed space: {listing.size(removed.freed_bytes)}")
-    return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import tempfile
@@ -21,7 +22,7 @@ from typing import IO, Literal, cast
 from registry.cli import reach
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
-from registry.oci.errors import ConfigurationError, DigestInvalid, TagInvalid
+from registry.oci.errors import ConfigurationError, DigestInvalid, HytheError, TagInvalid
 from registry.oci.reference import ImageName, Tag
 from registry.transfer.archive import Archive
 from registry.transfer.docker_archive import DockerArchive
@@ -126,7 +127,27 @@ async def look_at_target(place: Place, way: Reach) -> Target:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of *path* when all went well."""
+    """A new file that takes the place of *path* when all went well; a device or a pipe is written to as it is."""
+    path = path.resolve()  # the file that a link means is replaced, not the link
+    if path.is_dir():
+        raise HytheError(f"{path}: is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise HytheError(f"{path}: there is no directory {path.parent}")
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+        else:
+            with _renamed(path) as file:
+                yield file
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HytheError(f"{path}: {error.strerror}; free some, or write to another disk") from None
+        raise
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[IO[bytes]]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb", buffering=1 << 20) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 from registry.cli.listing import size
 from registry.client.images.ingest import is_layer
@@ -18,12 +19,17 @@ _BAR = 50
 class Lines:
     """One line for each id. Not on a terminal, every change of words is a line of its own, without bars."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._quiet = quiet
-        self._lively = sys.stdout.isatty()
+        self._stream = stream or sys.stdout
+        self._lively = self._stream.isatty()
         self._order: list[str] = []
         self._said: dict[str, str] = {}
         self._drawn: dict[str, float] = {}
+
+    def knows(self, identity: str) -> bool:
+        """Whether there is a line of *identity*."""
+        return identity in self._said
 
     def say(self, identity: str, words: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         """Set the line of *identity*; with *total_bytes* it has a bar."""
@@ -39,17 +45,17 @@ class Lines:
             return
         self._said[identity] = words
         if not self._lively:
-            print(f"{identity}: {words}", flush=True)
+            print(f"{identity}: {words}", flush=True, file=self._stream)
             return
         self._draw(identity, words)
 
     def _draw(self, identity: str, words: str) -> None:
         if identity not in self._order:
             self._order.append(identity)
-            print(f"{identity}: {words}", flush=True)
+            print(f"{identity}: {words}", flush=True, file=self._stream)
             return
         up = len(self._order) - self._order.index(identity)
-        print(f"\x1b[{up}A\r\x1b[2K{identity}: {words}\x1b[{up}B\r", end="", flush=True)
+        print(f"\x1b[{up}A\r\x1b[2K{identity}: {words}\x1b[{up}B\r", end="", flush=True, file=self._stream)
 
 
 def _bar(done: int, total: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Sequence
 
 from registry.cli import local, reach
@@ -12,7 +13,7 @@ from registry.client.images import records
 from registry.client.images.store import Store
 from registry.client.images.target import LocalRepository
 from registry.oci.errors import HytheError
-from registry.oci.platform import Platform, host_platform
+from registry.oci.platform import Platform, choose, host_platform
 from registry.oci.reference import ImageName
 from registry.transfer.copy import copy_root
 from registry.transfer.plan import select
@@ -43,7 +44,8 @@ async def _pull(store: Store, options: argparse.Namespace) -> None:
         if not options.all_tags:
             if not (name.tag or name.digest or options.quiet):
                 print("Using default tag: latest")
-            await fetch(store, source, name.with_default_tag(), wanted, options.quiet)
+            image = await fetch(store, source, name.with_default_tag(), wanted, options.quiet)
+            _compare(store, image, name.with_default_tag(), wanted, options)
         else:
             async for tag in source.tags():
                 await fetch(store, source, ImageName(name.host, name.repository, tag), wanted, options.quiet, True)
@@ -52,6 +54,21 @@ async def _pull(store: Store, options: argparse.Namespace) -> None:
             print(str(shown) if not options.all_tags else shown.familiar(store.default_host))
         else:
             print(str(name.with_default_tag()))
+
+
+def _compare(
+    store: Store, image: records.Image, name: ImageName, wanted: Platform, options: argparse.Namespace
+) -> None:
+    """Warn, in docker's words, of an image for another platform: what is no index is pulled whatever was asked."""
+    actual = store.config(image.id).platform
+    if not actual.architecture or choose([actual], wanted) is not None:
+        return
+    said = (
+        f"WARNING: image with reference {name.familiar(store.default_host)} was found but does not match the "
+        f"specified platform: wanted {wanted}, actual: {actual}"
+    )
+    # Docker says it where it was asked for a platform; where nobody chose one, it is no part of the output.
+    print(said, file=sys.stdout if options.platform and not options.quiet else sys.stderr)
 
 
 async def fetch(

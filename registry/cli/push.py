@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 
 from registry.cli import local, reach
 from registry.cli.progress import Lines, push
-from registry.client.images import records
+from registry.client.images import records, repack
 from registry.client.images.store import Store
 from registry.client.images.target import LocalRepository
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.errors import HytheError
+from registry.oci.manifest import Manifest
 from registry.oci.reference import ImageName, Repository, Tag
-from registry.transfer.copy import copy
+from registry.transfer.copy import copy_root
+from registry.transfer.plan import read_manifest
 from registry.transfer.remote import Remote
 from registry.transfer.target import Pieces, Read, Source
 
@@ -53,9 +55,14 @@ async def _push(store: Store, options: argparse.Namespace) -> None:
         with store.works() as works:
             for each in found:
                 target = Neighbours(store, name, way.target(name))
-                telling = push(Lines(options.quiet), _short_diff_id(store), target.origin_of)
+                lines = Lines(options.quiet)
                 source = LocalRepository(works, name.name)
-                root = await copy(source, Tag(each.reference), target, Tag(each.reference), observe=telling)
+                root = await repack.compressed(works, await source.resolve(Tag(each.reference)))
+                name_of = _short_diff_id(store)
+                await copy_root(
+                    source, root, target, Tag(each.reference), observe=push(lines, name_of, target.origin_of)
+                )
+                _say_layers(lines, await read_manifest(source, root), name_of)
                 image = records.image(store.db, each.image_id)
                 if image is not None:
                     store.note_digest(name.name, root.digest, image, root.digest)
@@ -63,6 +70,13 @@ async def _push(store: Store, options: argparse.Namespace) -> None:
                     print(f"{name.name}:{each.reference}")
                 else:
                     print(f"{each.reference}: digest: {root.digest} size: {root.size_bytes}")
+
+
+def _say_layers(lines: Lines, read: tuple[Manifest, bytes], name_of: _ShortDiffId) -> None:
+    """Docker has a line for each layer, also where the registry has the whole image and nothing is asked."""
+    for layer in read[0].layers:
+        if not lines.knows(name_of(layer)):
+            lines.say(name_of(layer), "Layer already exists")
 
 
 class _ShortDiffId:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from registry.cli import command, output, reach
+from registry.cli import command, listing, output, reach
 from registry.oci.errors import HytheError
 from registry.oci.reference import DOCKER_HUB
 from registry.transfer import lists
@@ -16,7 +15,14 @@ from registry.transfer.hosts import Endpoint
 _LIMIT_MAX = 100
 _DESCRIPTION_MAX = 45
 _HUB = Endpoint("index.docker.io")
-_FIELD = re.compile(r"\{\{\s*\.([A-Za-z]+)\s*\}\}")
+_HEADINGS = {
+    "Name": "NAME",
+    "Description": "DESCRIPTION",
+    "StarCount": "STARS",
+    "IsOfficial": "OFFICIAL",
+    "IsAutomated": "AUTOMATED",
+}
+_TABLE = "table " + "\\t".join(f"{{{{.{name}}}}}" for name in _HEADINGS)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     top.add_argument(
         "-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="stars=3, is-official=true"
     )
-    top.add_argument("--format", default="", metavar="TEMPLATE", help="'{{.Name}}: {{.Description}}', or json")
+    top.add_argument("--format", default="", metavar="TEMPLATE", help="table, json, or a Go template")
     top.add_argument("--limit", type=int, default=25, metavar="N", help=f"at most so many, up to {_LIMIT_MAX}")
     top.add_argument("--no-trunc", action="store_true", help="print descriptions in full")
     top.add_argument("--json", action="store_true", help="print JSON")
@@ -82,21 +88,9 @@ def _row(entry: dict[str, Any], in_full: bool) -> dict[str, str]:
 
 
 def _print(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
-    if options.json or options.format == "json":
+    if options.json:
         output.as_json(rows)
-    elif options.format:
-        for row in rows:
-            print(_filled(options.format, row))
-    else:
-        headings = ("NAME", "DESCRIPTION", "STARS", "OFFICIAL", "AUTOMATED")
-        output.table(headings, [tuple(row.values()) for row in rows], least=10)
-
-
-def _filled(template: str, row: dict[str, str]) -> str:
-    return _FIELD.sub(lambda match: output.cell(_field(row, match[1])), template)
-
-
-def _field(row: dict[str, str], name: str) -> str:
-    if name not in row:
-        raise HytheError(f"--format: there is no .{name}; there are {', '.join(f'.{key}' for key in row)}")
-    return row[name]
+        return
+    clean = [{key: output.cell(value) for key, value in row.items()} for row in rows]
+    format = options.format if options.format and options.format != "table" else _TABLE
+    listing.show(clean, format, _HEADINGS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 from registry.cli import listing, local
+from registry.cli.images import HEADINGS, every_line, row
 from registry.client.images import records
 from registry.client.images.store import Store
 
@@ -17,6 +19,10 @@ _HEADINGS = {
     "Reclaimable": "RECLAIMABLE",
 }
 _TABLE = "table {{.Type}}\\t{{.TotalCount}}\\t{{.Active}}\\t{{.Size}}\\t{{.Reclaimable}}"
+_IMAGES = (
+    "table {{.Repository}}\\t{{.Tag}}\\t{{.ID}}\\t{{.CreatedSince}}\\t{{.Size}}"
+    "\\t{{.SharedSize}}\\t{{.UniqueSize}}\\t{{.Containers}}"
+)
 
 
 def run(words: Sequence[str]) -> int:
@@ -27,8 +33,39 @@ def run(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     with local.opened() as store:
         rows = [_images(store), *_nothing_yet()]
-    listing.show(rows, options.format or _TABLE, _HEADINGS)
+        found = _each_image(store) if options.verbose else []
+    if options.verbose and not options.format:
+        _verbose(found)
+    else:
+        listing.show(rows, options.format or _TABLE, _HEADINGS)
     return 0
+
+
+def _verbose(found: list[dict[str, str]]) -> None:
+    """Docker's tables, of which only that of images has rows."""
+    print("Images space usage:\n")
+    listing.show(found, _IMAGES, HEADINGS)
+    print("\nContainers space usage:\n")
+    listing.columns([["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]])
+    print("\nLocal Volumes space usage:\n")
+    listing.columns([["VOLUME NAME", "LINKS", "SIZE"]])
+    print("\nBuild cache usage: 0B\n")
+    listing.columns([["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]])
+
+
+def _each_image(store: Store) -> list[dict[str, str]]:
+    """A row for each name, with what the image shares with others."""
+    layers = {image.id: records.layers_of(store.db, image.id) for image in records.images(store.db)}
+    users = Counter(
+        layer.diff_id for found in layers.values() for layer in {each.diff_id: each for each in found}.values()
+    )
+    rows = []
+    for image, repository, tag, digest in every_line(store):
+        shared = sum(layer.files_bytes for layer in layers[image.id] if users[layer.diff_id] > 1)
+        sizes = {"SharedSize": listing.size(shared), "UniqueSize": listing.size(image.size_bytes - shared)}
+        containers = str(len(records.users(store.db, image.id)))
+        rows.append({**row(store, image, repository, tag, digest, False), **sizes, "Containers": containers})
+    return rows
 
 
 def _images(store: Store) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import os
 import posixpath
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from registry.oci.digest import Digest
 from registry.oci.errors import HytheError
 from registry.transfer.layout import read_range
 from registry.transfer.target import Pieces
@@ -119,6 +121,13 @@ class Archive:
                 raise ArchiveInvalid(f"{self.label}: it ends in the middle of a file")
             position += len(piece)
             yield piece
+
+    def digest(self, member: Member) -> Digest:
+        """The digest of a file's bytes. Blocks."""
+        running = hashlib.sha256()
+        for piece in self.chunks(member):
+            running.update(piece)
+        return Digest(f"sha256:{running.hexdigest()}")
 
     async def pieces(self, member: Member, start: int) -> Pieces:
         """The bytes of a file from *start* on."""

@@ -1,5 +1,6 @@
 """What `docker save` writes, as a place to copy from: several images, layers as tars, names in manifest.json.
 
+Archives of docker before 1.10, which have no manifest.json, are read by `legacy_archive`.
 Docker's archives have no manifests, so one is made for each image: of docker's schema 2, its layers as they lie
 in the archive. Their digests are the config's diff ids when they are plain tars, which whoever reads them checks.
 Source: docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
@@ -8,7 +9,6 @@ Source: docker's image specification v1.2, "Combined Image JSON + Filesystem Cha
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -21,6 +21,7 @@ from registry.oci.digest import Digest
 from registry.oci.errors import DigestInvalid, NameInvalid
 from registry.oci.platform import Platform
 from registry.oci.reference import ImageName, Tag
+from registry.transfer import legacy_archive as legacy
 from registry.transfer.archive import Archive, ArchiveInvalid, Member
 from registry.transfer.errors import no_blob, no_manifest
 from registry.transfer.target import Pieces, describe, wrong_size
@@ -48,6 +49,7 @@ class DockerArchive:
         """Blocks: compressed layers are hashed. Raises ArchiveInvalid."""
         self._archive = archive
         self._contents: dict[Digest, Member | bytes] = {}
+        self._configs: dict[str, bytes] = {}
         self.images = tuple(self._image(entry) for entry in self._listed())
 
     @classmethod
@@ -56,6 +58,10 @@ class DockerArchive:
         return await asyncio.to_thread(cls, archive)
 
     def _listed(self) -> list[dict[str, Any]]:
+        if MANIFEST_FILE not in self._archive and legacy.NAMES_FILE in self._archive:
+            found = legacy.images(self._archive)
+            self._configs = {image.config_name: image.config for image in found}
+            return [image.entry() for image in found]
         listed = self._json(MANIFEST_FILE, _MANIFEST_MAX_BYTES)
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
             raise ArchiveInvalid(f"{self._archive.label}: {MANIFEST_FILE} is no list of images")
@@ -71,7 +77,7 @@ class DockerArchive:
         name, layers, names = entry.get("Config"), entry.get("Layers") or [], entry.get("RepoTags") or []
         if not isinstance(name, str) or not _are_texts(layers) or not _are_texts(names):
             raise ArchiveInvalid(f"{self._archive.label}: {MANIFEST_FILE} has an image that cannot be read")
-        config = self._archive.load(name, _CONFIG_MAX_BYTES)
+        config = self._configs.get(name) or self._archive.load(name, _CONFIG_MAX_BYTES)
         diff_ids, platform = self._read_config(config, name)
         if len(diff_ids) != len(layers):
             raise ArchiveInvalid(f"{self._archive.label}: {name} has {len(diff_ids)} layers, not {len(layers)}")
@@ -94,15 +100,9 @@ class DockerArchive:
             raise ArchiveInvalid(f"{self._archive.label}: the layer {path} is missing")
         head = next(self._archive.chunks(member), b"")[:4]
         suffix = ".gzip" if head.startswith(_GZIP) else ".zstd" if head.startswith(_ZSTD) else ""
-        digest = self._hash(member) if suffix else diff_id
+        digest = self._archive.digest(member) if suffix else diff_id
         self._contents[digest] = member
         return Descriptor(_LAYER + suffix, digest, member.size_bytes)
-
-    def _hash(self, member: Member) -> Digest:
-        running = hashlib.sha256()
-        for piece in self._archive.chunks(member):
-            running.update(piece)
-        return Digest(f"sha256:{running.hexdigest()}")
 
     def _manifest(self, config: Descriptor, layers: list[Descriptor], platform: Platform | None) -> Descriptor:
         document = {

@@ -251,7 +251,10 @@ def test_a_search_has_dockers_columns(hythe: Hythe, web: str, server: Server) ->
     assert hythe.does("search", f"{server.host}/verbs", "--filter", "stars=1").count("\n") == 1
     assert "outside the range" in hythe.fails("search", f"{server.host}/x", "--limit", "0")
     assert "invalid filter" in hythe.fails("search", f"{server.host}/x", "--filter", "a=b")
-    assert "there is no .Nope" in hythe.fails("search", f"{server.host}/verbs", "--format", "{{.Nope}}")
+    wide = hythe.does("search", f"{server.host}/verbs/web", "--format", "table {{.Name}}\\t{{upper .StarCount}}")
+    assert wide.splitlines()[0].split() == ["NAME", "STARS"]
+    assert '"Name":"verbs/web"' in hythe.does("search", f"{server.host}/verbs/web", "--format", "json")
+    assert "no entry for key" in hythe.fails("search", f"{server.host}/verbs", "--format", "{{.Nope}}")
 
 
 def test_a_strangers_words_do_not_reach_the_terminal_as_they_are(hythe: Hythe) -> None:

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.client.images import leftovers, records
 from registry.client.images import place as places
-from registry.client.images import records
 from registry.oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def collect(store: Store, everything: bool = False) -> Removed:
         if not alone:
             return Removed((), 0)
         with records.writing(store.db):
-            blobs, layers = records.unused(store.db, everything)
-            records.forget(store.db, blobs, layers)
+            blobs, layers = leftovers.unused(store.db, everything)
+            leftovers.forget(store.db, blobs, layers)
         freed_bytes = sum(layer.files_bytes for layer in layers)
         for layer in layers:
             places.discard(store.place, store.place.link(layer.link))
@@ -74,7 +74,7 @@ def _discard_old(store: Store, part_seconds: int) -> None:
 
 def _discard_strays(store: Store) -> None:
     """Files that a crash left between their names and their rows."""
-    blobs, layers, links = records.known(store.db)
+    blobs, layers, links = leftovers.known(store.db)
     for algorithm in store.place.sub("blobs").iterdir():
         for path in algorithm.iterdir():
             if f"{algorithm.name}:{path.name}" not in blobs:

@@ -1,4 +1,4 @@
-"""What the local store knows, in SQLite: functions over a connection. The standard library's module alone.
+"""What the local store knows: functions over a connection.
 
 Bytes come first, then the row that names them; on removal the row goes first. So a crash leaves at worst files
 that nothing names, which `garbage` finds.
@@ -8,56 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from registry.client.images.errors import StoreFull
+from registry.client.images.database import Error as Error
+from registry.client.images.database import connect as connect
+from registry.client.images.database import writing as writing
 from registry.oci.digest import Digest
-
-_VERSION = 1
-Error = sqlite3.Error  # what every function here may raise: a damaged file, a full disk
-# What lost one that named it is a candidate for removal; what never had one is a download to go on with.
-_TRIGGERS = tuple(
-    f"CREATE TRIGGER {table}_deleted AFTER DELETE ON {table} BEGIN "  # noqa: S608 -- all of it is ours
-    f"INSERT OR IGNORE INTO candidates VALUES (old.{column}); END"
-    for table, column in (("manifest_blobs", "digest"), ("manifests", "digest"), ("image_layers", "diff_id"))
-)
-_SCHEMA = """
-CREATE TABLE blobs (digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, diff_id TEXT) WITHOUT ROWID;
-CREATE TABLE layers (
-  diff_id TEXT PRIMARY KEY, link TEXT NOT NULL UNIQUE, files_bytes INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE images (
-  id TEXT PRIMARY KEY, created TEXT NOT NULL, size_bytes INTEGER NOT NULL, labels TEXT NOT NULL,
-  parent TEXT NOT NULL DEFAULT '', tagged_ns INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE image_layers (
-  image_id TEXT NOT NULL REFERENCES images ON DELETE CASCADE, position INTEGER NOT NULL, diff_id TEXT NOT NULL,
-  PRIMARY KEY (image_id, position)) WITHOUT ROWID;
-CREATE INDEX images_of_layer ON image_layers (diff_id);
-CREATE TABLE manifests (
-  digest TEXT PRIMARY KEY, media_type TEXT NOT NULL, size_bytes INTEGER NOT NULL,
-  image_id TEXT NOT NULL REFERENCES images ON DELETE CASCADE) WITHOUT ROWID;
-CREATE INDEX manifests_of_image ON manifests (image_id);
-CREATE TABLE manifest_blobs (
-  manifest TEXT NOT NULL REFERENCES manifests ON DELETE CASCADE, digest TEXT NOT NULL,
-  PRIMARY KEY (manifest, digest)) WITHOUT ROWID;
-CREATE INDEX manifests_of_blob ON manifest_blobs (digest);
-CREATE TABLE names (
-  repository TEXT NOT NULL, tag TEXT NOT NULL, image_id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
-  manifest TEXT NOT NULL, PRIMARY KEY (repository, tag)) WITHOUT ROWID;
-CREATE INDEX names_of_image ON names (image_id);
-CREATE TABLE digests (
-  repository TEXT NOT NULL, digest TEXT NOT NULL, image_id TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
-  manifest TEXT NOT NULL, PRIMARY KEY (repository, digest)) WITHOUT ROWID;
-CREATE INDEX digests_of_image ON digests (image_id);
-CREATE TABLE uses (
-  holder TEXT NOT NULL, image_id TEXT NOT NULL REFERENCES images, running INTEGER NOT NULL,
-  PRIMARY KEY (holder)) WITHOUT ROWID;
-CREATE INDEX uses_of_image ON uses (image_id);
-CREATE TABLE candidates (id TEXT PRIMARY KEY) WITHOUT ROWID
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,40 +57,6 @@ class Stored:
     media_type: str
     size_bytes: int
     image_id: Digest
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the records, made when they are not there. Transactions are begun by `writing` alone."""
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")
-    if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-        _make(connection)
-    return connection
-
-
-def _make(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    with writing(connection):
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            for statement in (*_SCHEMA.split(";"), *_TRIGGERS):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-@contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction that writes; durable when it ends. Raises StoreFull when there is no room for it."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("COMMIT")
-    except BaseException as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise StoreFull from None
-        raise
 
 
 # --- blobs and layers
@@ -192,6 +116,17 @@ def manifest(db: sqlite3.Connection, digest: Digest) -> Stored | None:
     return None if found is None else Stored(Digest(found[0]), found[1], found[2], Digest(found[3]))
 
 
+def is_known_by_digest(db: sqlite3.Connection, manifest: Digest) -> bool:
+    """Whether a registry has this manifest, as far as we know."""
+    return db.execute("SELECT 1 FROM digests WHERE manifest = ? LIMIT 1", (manifest,)).fetchone() is not None
+
+
+def replace_manifest(db: sqlite3.Connection, old: Digest, new: Digest) -> None:
+    """Let the tags of one manifest mean another of the same image; the old one goes."""
+    db.execute("UPDATE names SET manifest = ? WHERE manifest = ?", (new, old))
+    db.execute("DELETE FROM manifests WHERE digest = ? AND digest NOT IN (SELECT manifest FROM digests)", (old,))
+
+
 def _image(row: Sequence[Any]) -> Image:
     return Image(Digest(row[0]), row[1], row[2], json.loads(row[3]), row[4], row[5])
 
@@ -227,6 +162,14 @@ def layers_of(db: sqlite3.Connection, image_id: Digest) -> list[Layer]:
         (image_id,),
     )
     return [Layer(Digest(row[0]), row[1], row[2]) for row in rows]
+
+
+def diff_ids(db: sqlite3.Connection) -> dict[Digest, tuple[Digest, ...]]:
+    """The layers of every image that has any, the lowest first."""
+    found: dict[Digest, tuple[Digest, ...]] = {}
+    for image_id, diff_id in db.execute("SELECT image_id, diff_id FROM image_layers ORDER BY image_id, position"):
+        found[image_id] = (*found.get(image_id, ()), Digest(diff_id))
+    return found
 
 
 def manifests_of(db: sqlite3.Connection, image_id: Digest) -> list[Stored]:
@@ -317,43 +260,6 @@ def users(db: sqlite3.Connection, image_id: Digest) -> list[tuple[str, bool]]:
 def any_running(db: sqlite3.Connection) -> bool:
     """Whether some container runs, as far as the records know."""
     return db.execute("SELECT 1 FROM uses WHERE running LIMIT 1").fetchone() is not None
-
-
-# --- what nothing names
-
-
-def has_candidates(db: sqlite3.Connection) -> bool:
-    """Whether something lost one that named it."""
-    return db.execute("SELECT 1 FROM candidates LIMIT 1").fetchone() is not None
-
-
-def unused(db: sqlite3.Connection, everything: bool) -> tuple[list[Digest], list[Layer]]:
-    """Blobs that no manifest names, and layers of no image: of the candidates, or of all."""
-    of_these = "" if everything else "AND {} IN (SELECT id FROM candidates)"
-    blobs = db.execute(
-        "SELECT digest FROM blobs WHERE digest NOT IN (SELECT digest FROM manifest_blobs) "  # noqa: S608 -- all ours
-        "AND digest NOT IN (SELECT digest FROM manifests) " + of_these.format("digest")
-    )
-    gone = [Digest(row[0]) for row in blobs]
-    rows = db.execute(
-        "SELECT diff_id, link, files_bytes FROM layers "  # noqa: S608 -- all ours
-        "WHERE diff_id NOT IN (SELECT diff_id FROM image_layers) " + of_these.format("diff_id")
-    )
-    return gone, [Layer(Digest(row[0]), row[1], row[2]) for row in rows]
-
-
-def forget(db: sqlite3.Connection, blobs: Iterable[Digest], layers: Iterable[Layer]) -> None:
-    """Take rows away whose files go next."""
-    db.executemany("DELETE FROM blobs WHERE digest = ?", [(digest,) for digest in blobs])
-    db.executemany("DELETE FROM layers WHERE diff_id = ?", [(layer.diff_id,) for layer in layers])
-    db.execute("DELETE FROM candidates")
-
-
-def known(db: sqlite3.Connection) -> tuple[set[str], set[str], set[str]]:
-    """The digests of all blobs, the diff ids of all layers, and their links."""
-    rows = db.execute("SELECT diff_id, link FROM layers").fetchall()
-    blobs = {row[0] for row in db.execute("SELECT digest FROM blobs")}
-    return blobs, {row[0] for row in rows}, {row[1] for row in rows}
 
 
 def repositories_with(db: sqlite3.Connection, digest: Digest, host: str) -> list[str]:

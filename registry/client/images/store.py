@@ -44,7 +44,7 @@ class Store:
         """What `target.LocalRepository` needs to take images in; nothing is removed from the store meanwhile."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from registry.client.images import garbage, ingest
+        from registry.client.images import garbage, ingest, leftovers
         from registry.client.images.unpack.limits import Limits as Caps
 
         garbage.clean(self)
@@ -54,7 +54,7 @@ class Store:
         ):
             works = ingest.Works(self.place, self.db, threads, limits or Caps(), observe or (lambda *_: None))
             yield works
-        if records.has_candidates(self.db):  # of a removal that could not be while we added
+        if leftovers.has_candidates(self.db):  # of a removal that could not be while we added
             garbage.collect(self)
         places.empty(self.place, "trash")
 
