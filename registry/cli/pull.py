@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 
-from registry.cli import local, reach
+from registry.cli import local, output, reach
 from registry.cli.progress import Lines, Pull
 from registry.client.images import records
 from registry.client.images.store import Store
@@ -45,7 +44,7 @@ async def _pull(store: Store, options: argparse.Namespace) -> None:
             if not (name.tag or name.digest or options.quiet):
                 print("Using default tag: latest")
             image = await fetch(store, source, name.with_default_tag(), wanted, options.quiet)
-            _compare(store, image, name.with_default_tag(), wanted, options)
+            _compare(store, image, name.with_default_tag(), wanted)
         else:
             async for tag in source.tags():
                 await fetch(store, source, ImageName(name.host, name.repository, tag), wanted, options.quiet, True)
@@ -56,9 +55,7 @@ async def _pull(store: Store, options: argparse.Namespace) -> None:
             print(str(name.with_default_tag()))
 
 
-def _compare(
-    store: Store, image: records.Image, name: ImageName, wanted: Platform, options: argparse.Namespace
-) -> None:
+def _compare(store: Store, image: records.Image, name: ImageName, wanted: Platform) -> None:
     """Warn, in docker's words, of an image for another platform: what is no index is pulled whatever was asked."""
     actual = store.config(image.id).platform
     if not actual.architecture or choose([actual], wanted) is not None:
@@ -67,8 +64,7 @@ def _compare(
         f"WARNING: image with reference {name.familiar(store.default_host)} was found but does not match the "
         f"specified platform: wanted {wanted}, actual: {actual}"
     )
-    # Docker says it where it was asked for a platform; where nobody chose one, it is no part of the output.
-    print(said, file=sys.stdout if options.platform and not options.quiet else sys.stderr)
+    output.note(said)
 
 
 async def fetch(

@@ -54,18 +54,20 @@ def _verbose(found: list[dict[str, str]]) -> None:
 
 
 def _each_image(store: Store) -> list[dict[str, str]]:
-    """A row for each name, with what the image shares with others."""
+    """A row for each image under its first name, with what it shares with others."""
     layers = {image.id: records.layers_of(store.db, image.id) for image in records.images(store.db)}
-    users = Counter(
-        layer.diff_id for found in layers.values() for layer in {each.diff_id: each for each in found}.values()
-    )
-    rows = []
+    users = Counter(diff_id for found in layers.values() for diff_id in {layer.diff_id for layer in found})
+    rows: dict[str, dict[str, str]] = {}
     for image, repository, tag, digest in every_line(store):
         shared = sum(layer.files_bytes for layer in layers[image.id] if users[layer.diff_id] > 1)
-        sizes = {"SharedSize": listing.size(shared), "UniqueSize": listing.size(image.size_bytes - shared)}
-        containers = str(len(records.users(store.db, image.id)))
-        rows.append({**row(store, image, repository, tag, digest, False), **sizes, "Containers": containers})
-    return rows
+        sizes = {"Size": image.size_bytes, "SharedSize": shared, "UniqueSize": image.size_bytes - shared}
+        found = {
+            **row(store, image, repository, tag, digest, False),
+            **{name: listing.size(size_bytes, 4) for name, size_bytes in sizes.items()},
+            "Containers": str(len(records.users(store.db, image.id))),
+        }
+        rows.setdefault(image.id, found)
+    return list(rows.values())
 
 
 def _images(store: Store) -> dict[str, str]:

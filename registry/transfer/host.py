@@ -82,6 +82,10 @@ class Host:
         """What people call it: `docker.io`, `127.0.0.1:5000`."""
         return self.endpoint.host
 
+    async def has_login(self) -> bool:
+        """Whether there are credentials for it."""
+        return await self._lookup() is not None
+
     async def authority(self) -> Authority:
         """Who decides here; the first call finds out whether it speaks TLS, where that is not certain."""
         async with self._settling:

@@ -21,6 +21,7 @@ from registry.transfer.errors import AnswerInvalid, refusal
 from registry.transfer.host import NO_SCOPES, Host
 
 CATALOG_SCOPES = frozenset({"registry:catalog:*"})
+SEARCH_SCOPES = frozenset({"registry:catalog:search"})
 PAGE = 1000
 PAGES_MAX = 100_000
 _PAGE_MAX_BYTES = 8 << 20
@@ -116,7 +117,13 @@ async def search(host: Host, term: str, limit: int) -> list[dict[str, Any]]:
     Raises HytheError where a registry has no search, as most have none.
     """
     path = "/v1/search?" + urlencode({"q": term, "n": limit})
-    async with host.ask("GET", path, scopes=NO_SCOPES, expects=(200, 404), place=host.name) as answer:
+    scopes = NO_SCOPES
+    if await host.has_login():
+        # A search answers strangers as well, so it never asks who we are: the base of the API does, as for docker.
+        scopes = SEARCH_SCOPES
+        async with host.ask("GET", "/v2/", scopes=scopes, expects=(200, 401, 403, 404), place=host.name):
+            pass
+    async with host.ask("GET", path, scopes=scopes, expects=(200, 404), place=host.name) as answer:
         body = await answer.read(_PAGE_MAX_BYTES)
         if answer.status == 404:
             raise HytheError(f"{host.name}: this registry has no search; hythe catalog {host.name} lists it")

@@ -178,3 +178,64 @@ def test_docker_unpacks_to_the_same_directories(
                     facts.pop("mtime")
         assert first == second
     store.close()
+
+
+def test_removals_name_the_same_layers(hythe: Hythe, docker: Client, both: list[str]) -> None:
+    for words in (["rmi", both[2]], ["rmi", both[1]], ["rmi", "local/one"], ["rmi", both[0]]):
+        assert lines(hythe(*words)) == lines(docker(*words)), words
+    assert hythe("images", "-aq") == docker("images", "-aq") == ""
+
+
+def test_an_image_for_another_platform_is_pulled_all_the_same(
+    hythe: Hythe, docker: Client, server: Server, http: httpx.Client, repository: str
+) -> None:
+    peers.upload(http, repository, images.busybox_image("one"), "v1")
+    words = ["pull", "--platform", "linux/s390x", f"{server.host}/{repository}:v1"]
+    hythe(*words)
+    docker(*words)
+    assert hythe(*words) == docker(*words)  # this docker pulls and says nothing; later ones say what we say
+    assert "WARNING: image with reference" in hythe.said(*words)
+
+
+def test_a_loaded_image_is_pushed_with_the_same_lines_and_layers(
+    hythe: Hythe, docker: Client, server: Server, http: httpx.Client, repository: str, tmp_path: Path
+) -> None:
+    name = f"{server.host}/{repository}"
+    file = images.write_docker_archive(tmp_path / "in.tar", {f"{name}/ours:1": images.busybox_image("one")})
+    hythe("load", "-i", file)
+    said = lines(hythe("push", f"{name}/ours:1"))
+    hythe("rmi", f"{name}/ours:1")
+    docker("load", "-i", file)
+    docker("tag", f"{name}/ours:1", f"{name}/theirs:1")
+    theirs = lines(docker("push", f"{name}/theirs:1"))
+    ids = re.compile("[0-9a-f]{12}(?=: )")
+    assert {*ids.findall("\n".join(said))} == {*ids.findall("\n".join(theirs))}
+    ours, peer = (
+        json.loads(peers.stored_manifest(http, f"{repository}/{who}", "1").data) for who in ("ours", "theirs")
+    )
+    assert ours["config"]["digest"] == peer["config"]["digest"]
+    assert [layer["mediaType"] for layer in ours["layers"]] == [layer["mediaType"] for layer in peer["layers"]]
+    docker("rmi", "-f", f"{name}/ours:1", f"{name}/theirs:1")
+    docker("pull", f"{name}/ours:1")
+
+
+def test_an_archive_of_an_old_docker_makes_the_same_image(hythe: Hythe, docker: Client, tmp_path: Path) -> None:
+    from tests.client.test_as_docker import write_legacy
+
+    write_legacy(tmp_path / "old.tar", [images.busybox_layer(), images.odd_layer()])
+    docker("load", "-i", tmp_path / "old.tar")
+    hythe("load", "-i", tmp_path / "old.tar")
+    ids = ["images", "-q", "--no-trunc"]
+    for name in ("old/app:1", "old/app:lower"):
+        assert hythe(*ids, name) == docker(*ids, name)
+    steps = ["history", "--no-trunc", "--format", "{{.CreatedAt}} {{.CreatedBy}} {{.Size}}", "old/app:1"]
+    assert hythe(*steps) == docker(*steps)
+
+
+def test_space_is_told_in_the_same_tables(hythe: Hythe, docker: Client, both: list[str]) -> None:
+    def images_of(client: Client) -> list[str]:
+        return client("system", "df", "-v").partition("Containers space")[0].splitlines()
+
+    ours, theirs = images_of(hythe), images_of(docker)
+    assert ours[:3] == theirs[:3]
+    assert sorted(ours) == sorted(theirs)

@@ -176,12 +176,12 @@ async def _both(works: Works, descriptor: Descriptor, read: Read, fd: int, had: 
         source.end()
         failpoints.reach("ingest.received")
         works.observe("extracting", descriptor)
+        return await asyncio.shield(reading)
     except BaseException as error:
         source.fail(error if isinstance(error, Exception) else ConnectionAbortedError("interrupted"))
         with contextlib.suppress(Exception):
-            await asyncio.shield(reading)
+            _discard_staging(works, await asyncio.shield(reading))  # it may have been done already
         raise
-    return await reading
 
 
 def _discard_staging(works: Works, found: _Found) -> None:
@@ -221,9 +221,10 @@ def _digest_of(works: Works, descriptor: Descriptor, source: Reader) -> _Found:
 
 async def _publish(works: Works, descriptor: Descriptor, found: _Found, part: Path | None) -> None:
     failpoints.reach("ingest.unpacked")
-    await asyncio.get_running_loop().run_in_executor(
+    naming = asyncio.get_running_loop().run_in_executor(
         works.threads, _give_names, works.place, descriptor, found, part
     )
+    await asyncio.shield(naming)  # begun or not, it is done when somebody interrupts us: nothing lies about
     with records.writing(works.db):
         diff_id = found.unpacked.diff_id if found.unpacked else None
         if found.unpacked is not None and diff_id is not None:
