@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.bench import machine, replicas, report
+from tests.bench import client, machine, replicas, report
 from tests.bench.content import MB
 from tests.bench.load import LoadError
 from tests.bench.report import Result
@@ -36,6 +36,9 @@ FREE_BYTES_NEEDED = 16 << 30
 
 def main() -> int:
     """Measure and print. 0 when every row has its figures, whatever they are; 1 when one failed."""
+    if sys.argv[1:2] == ["--client"]:
+        client.main(sys.argv[2:])
+        return 0
     parser = _parser()
     options = parser.parse_args()
     if options.rounds < ROUNDS or (options.seconds or 1) <= 0:
@@ -78,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="N",
         help="instead: so many servers behind nginx, on PostgreSQL and an S3 store (1 2 3 for docs/scale.md)",
+    )
+    parser.add_argument(
+        "--client", action="store_true", help="instead, as the first word: the client's rows; --client --help"
     )
     parser.add_argument("--only", choices=["ours", "peer"], help="measure one server alone")
     return parser

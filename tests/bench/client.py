@@ -1,6 +1,6 @@
 """The client's figures: pull with unpacking, load and push, in turn with docker and podman, all on one tmpfs.
 
-    python -m tests.bench.client [--rounds 3] [--megabytes 1100] [--only hythe docker podman]
+    python -m tests.bench --client [--rounds 3] [--megabytes 1100] [--only hythe docker podman]
 
 The image has five layers of the files of this machine's Python and /usr; the largest is two thirds of it. Every
 client starts from an empty store in every round, and the registry is ours, on the same machine.
@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,12 +32,17 @@ from tests.support.server import Server
 ROUNDS = 3
 MEGABYTES = 1100
 NAME = "bench/python"
+ROWS = ("pull and unpack", "load", "push")
 _SHARES = (0.66, 0.14, 0.1, 0.07, 0.03)
 _ROOTS = ("/usr/lib", "/usr/share", "/usr/local/lib", "/opt")
 
 
+# Seconds of every round by client, by row.
+Times = dict[str, dict[str, list[float]]]
+
+
 @dataclass(frozen=True, slots=True)
-class Puller:
+class Rival:
     """One client: what it is called, and how it begins anew."""
 
     name: str
@@ -44,12 +52,35 @@ class Puller:
     def pull(self, name: str) -> float:
         """Seconds for a pull from nothing."""
         self.forget()
-        begun = time.perf_counter()
-        self.client("pull", *(["--tls-verify=false"] if self.name == "podman" else []), "-q", name, timeout=600)
-        seconds = time.perf_counter() - begun
-        if not self.client("images", "-q").strip():
-            raise LoadError(f"{self.name} has no image after its pull")
+        seconds = self._timed("pull", *self._insecure, "-q", name)
+        self._require_image("pull")
         return seconds
+
+    def load(self, archive: Path) -> float:
+        """Seconds to load an archive of `docker save` into an empty store."""
+        self.forget()
+        seconds = self._timed("load", "-q", "-i", str(archive))
+        self._require_image("load")
+        return seconds
+
+    def push(self, name: str) -> float:
+        """Seconds to push what was loaded to a registry that has nothing of it; layers get compressed."""
+        [identity] = set(self.client("images", "-q").split())
+        self.client("tag", identity, name)
+        return self._timed("push", *self._insecure, "-q", name)
+
+    @property
+    def _insecure(self) -> list[str]:
+        return ["--tls-verify=false"] if self.name == "podman" else []
+
+    def _timed(self, *words: str) -> float:
+        begun = time.perf_counter()
+        self.client(*words, timeout=600)
+        return time.perf_counter() - begun
+
+    def _require_image(self, verb: str) -> None:
+        if not self.client("images", "-q").strip():
+            raise LoadError(f"{self.name} has no image after its {verb}")
 
 
 def make_image(directory: Path, megabytes: int) -> images.Image:
@@ -63,6 +94,8 @@ def make_image(directory: Path, megabytes: int) -> images.Image:
         while at < len(files) and room > 0:
             room -= files[at][1]
             at += 1
+        if begin == at:  # a large file took this layer's share as well
+            continue
         listed.write_bytes(b"\0".join(os.fsencode(name) for name, _ in files[begin:at]))
         tar = ["tar", "-c", "--null", "--no-recursion", "-C", "/", "-T", str(listed)]
         tars.append(subprocess.run(tar, check=True, capture_output=True).stdout)
@@ -84,54 +117,87 @@ def _files(size_bytes: int) -> list[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def pullers(directory: Path, only: list[str]) -> Iterator[list[Puller]]:
+def rivals(directory: Path, only: list[str]) -> Iterator[list[Rival]]:
     """The clients, each with an empty store on the file system of *directory*."""
     with ExitStack() as stack:
-        found: list[Puller] = []
+        found: list[Rival] = []
         if "hythe" in only:
             hythe = Hythe(directory / "hythe")
-            found.append(Puller("hythe", hythe, lambda: hythe("image", "prune", "-af")))
+            found.append(Rival("hythe", hythe, lambda: hythe("image", "prune", "-af")))
         if "docker" in only:
             docker = stack.enter_context(peers.running_docker(stack.enter_context(peers.running_containerd())))
-            found.append(Puller("docker", docker, lambda: docker("system", "prune", "-af")))
+            found.append(Rival("docker", docker, lambda: docker("system", "prune", "-af")))
         if "podman" in only:
             podman = stack.enter_context(peers.container_tools())("podman")
-            found.append(Puller("podman", podman, lambda: podman("rmi", "-af")))
+            found.append(Rival("podman", podman, lambda: podman("rmi", "-af")))
         yield found
 
 
-def main() -> None:
+def measure(rounds: int, megabytes: int, only: list[str], storage: Path) -> Times:
+    """Seconds of every round, by row and client, the clients in turn."""
+    tempfile.tempdir = str(storage)  # the peers' stores as well
+    with tempfile.TemporaryDirectory(prefix="hythe-bench-") as name:
+        directory = Path(name)
+        made = make_image(directory, megabytes)
+        archive = images.write_docker_archive(directory / "saved.tar", {"bench:1": made})
+        packed = sum(len(layer.data) for layer in made.layers)
+        print(f"{len(made.layers)} layers, {packed >> 20} MiB compressed", file=sys.stderr)
+        with rivals(directory, only) as found:
+            return _rounds(found, made, archive, directory, rounds)
+
+
+def _rounds(found: list[Rival], made: images.Image, archive: Path, directory: Path, rounds: int) -> Times:
+    """Each row of each round has a registry of its own, which has nothing that a push could leave out."""
+    times: Times = {row: {each.name: [] for each in found} for row in ROWS}
+    with _registry(directory / "server") as server:
+        with peers.http_client(server) as http:
+            peers.upload(http, NAME, made, "v1")
+        for _ in range(rounds):
+            for each in found:
+                times["pull and unpack"][each.name].append(each.pull(f"{server.host}/{NAME}:v1"))
+    for number in range(rounds):
+        for each in found:
+            times["load"][each.name].append(each.load(archive))
+            with _registry(directory / f"{each.name}{number}") as server:
+                times["push"][each.name].append(each.push(f"{server.host}/{NAME}:v1"))
+            shutil.rmtree(directory / f"{each.name}{number}")
+    return times
+
+
+@contextlib.contextmanager
+def _registry(directory: Path) -> Iterator[Server]:
+    server = Server(directory).start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def table(times: Times) -> str:
+    """The medians in Markdown; the last column compares us with the fastest of the others."""
+    clients = list(next(iter(times.values())))
+    lines = [f"| | {' | '.join(clients)} | share of the fastest peer's time |", "|---" * (len(clients) + 2) + "|"]
+    for row, by_client in times.items():
+        medians = {client: statistics.median(values) for client, values in by_client.items()}
+        peers_best = min((value for client, value in medians.items() if client != "hythe"), default=None)
+        share = f"{medians['hythe'] / peers_best:.2f}" if peers_best and "hythe" in medians else ""
+        lines.append(f"| {row} | {' | '.join(f'{medians[client]:.2f} s' for client in clients)} | {share} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.client", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench --client", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--megabytes", type=int, default=MEGABYTES, help="unpacked")
     parser.add_argument("--only", nargs="+", default=["hythe", "docker", "podman"])
     parser.add_argument("--storage", type=Path, default=Path("/dev/shm"), help="a tmpfs")
-    options = parser.parse_args()
-    tempfile.tempdir = str(options.storage)  # the peers' stores as well
-    with tempfile.TemporaryDirectory(prefix="hythe-bench-") as name:
-        directory = Path(name)
-        server = Server(directory / "server").start()
-        try:
-            made = make_image(directory, options.megabytes)
-            with peers.http_client(server) as http:
-                peers.upload(http, NAME, made, "v1")
-            packed = sum(len(layer.data) for layer in made.layers)
-            print(f"{len(made.layers)} layers, {packed >> 20} MiB compressed")
-            with pullers(directory, options.only) as found:
-                _measure(found, f"{server.host}/{NAME}:v1", options.rounds)
-        finally:
-            server.kill()
-
-
-def _measure(found: list[Puller], name: str, rounds: int) -> None:
-    seconds: dict[str, list[float]] = {each.name: [] for each in found}
-    for _ in range(rounds):
-        for each in found:
-            seconds[each.name].append(each.pull(name))
-    for client, each_round in seconds.items():
-        rows = " ".join(f"{value:.2f}" for value in each_round)
-        print(f"pull and unpack  {client:<8} median {statistics.median(each_round):6.2f} s   ({rows})")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there too")
+    options = parser.parse_args(arguments)
+    times = measure(options.rounds, options.megabytes, options.only, options.storage)
+    print(table(times))
+    if options.json:
+        options.json.write_text(json.dumps(times, indent=2) + "\n")
 
 
 if __name__ == "__main__":
