@@ -132,7 +132,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     if path.is_dir():
         raise HytheError(f"{path}: is a directory; name a file in it")
     if not path.parent.is_dir():
-        raise HytheError(f"{path}: there is no directory {path.parent}")
+        raise HytheError(f"{path}: No such file or directory; make {path.parent} first")
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as file:

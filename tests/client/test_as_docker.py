@@ -183,7 +183,7 @@ def test_what_is_saved_never_replaces_a_device_nor_a_link(hythe: Hythe, tmp_path
     assert said == f"hythe: {tmp_path / 'full'}: No space left on device; free some, or write to another disk\n"
     assert (tmp_path / "full").is_char_device()
     assert "is a directory" in hythe.refused("save", "-o", tmp_path, "one:1")
-    assert "there is no directory" in hythe.refused("save", "-o", tmp_path / "no" / "such.tar", "one:1")
+    assert "No such file or directory; make " in hythe.refused("save", "-o", tmp_path / "no" / "such.tar", "one:1")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "client",
         "file.tar",
