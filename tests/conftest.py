@@ -86,5 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parts = item.path.relative_to(Path(__file__).parent).parts
         shared = "s3" if parts[-1] == "test_s3.py" else parts[0]
+        if parts[:2] == ("client", "runtime"):
+            shared = "peers"  # one machine's cgroups, bridges and firewall
         group = shared if shared in ("peers", "postgres", "replicas", "s3") else "/".join(parts)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -41,17 +41,17 @@ _EXPORT = Words(
     1,
     1,
 )
+_PLACES = frozenset({"docker", "oci", "oci-archive", "docker-archive"})
 _SIDE = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9_.-]*):(.*)", re.DOTALL)
 
 
 def is_container_path(word: str) -> bool:
-    """Whether a word of `cp` is a container's path rather than an image's name."""
+    """Whether a word of `cp` is a container's path rather than an image's place or a registry's host and port."""
     match = _SIDE.fullmatch(word)
-    return (
-        match is not None
-        and (match[2].startswith(("/", ".")) or "/" in match[2])
-        and not match[2].startswith("//")
-    )
+    if match is None or match[1] in _PLACES or match[2].startswith("//"):
+        return False
+    first, slash, _ = match[2].partition("/")
+    return bool(slash and not first.isdigit()) or match[2].startswith(".")
 
 
 def copy(words: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from pathlib import Path
 
 import httpx
@@ -38,21 +39,24 @@ def run(ctr: Client, name: str) -> str:
 
     Debian's runc now and then cannot save its own state file on a busy machine; that is no registry's doing.
     """
-    for number in range(3):
+    for _ in range(3):
         with contextlib.suppress(RuncStumbled):
-            return _run_once(ctr, name, f"once-{number}")
+            return _run_once(ctr, name, f"once-{uuid.uuid4()}")
     raise AssertionError("runc stumbled three times")
 
 
 class RuncStumbled(Exception):
-    """runc could not save its state."""
+    """runc could not save its state, or found none of what it had just made."""
+
+
+_STUMBLES = ("unable to store init state", "cannot start a container that has stopped")
 
 
 def _run_once(ctr: Client, name: str, container: str) -> str:
     try:
         return ctr("run", "--rm", name, container).strip()
     except AssertionError as error:
-        if "unable to store init state" in str(error):
+        if any(words in str(error) for words in _STUMBLES):
             raise RuncStumbled from error
         raise
 

@@ -238,7 +238,7 @@ def running_containerd() -> Iterator[Containerd]:
     with private_directory() as here:
         environment = private_environment(here)
         (here / "config.toml").write_text(CONTAINERD_CONFIG.format(here=here))
-        made = Containerd(here / "sock", Client([ctr, "-a", f"{here}/sock", "-n", "hythe"], environment, here))
+        made = Containerd(here / "sock", Client([ctr, "-a", f"{here}/sock", "-n", "clients"], environment, here))
         daemon = Daemon([containerd, "--config", f"{here}/config.toml"], environment, here)
         try:
             daemon.wait_until(functools.partial(_answers, made.ctr, "version"))
