@@ -18,6 +18,8 @@ from registry.client.runtime import kernel
 from registry.client.runtime.errors import ContainerError, Missing
 from registry.client.runtime.spec import Port
 
+# Of the whole machine: chains that all networks share are changed by each call.
+_LOCK = Path("/run/hythe-network.lock")
 _PLACES = ("/usr/lib/podman", "/usr/libexec/podman", "/usr/local/libexec/podman")
 
 
@@ -39,21 +41,25 @@ class Network:
 def plan(
     identity: str, names: Sequence[str], network: Network, address: str, mac: str, ports: Sequence[Port]
 ) -> dict[str, Any]:
-    """netavark's document. Source: netavark, src/network/types.rs."""
+    """netavark's document. Source: netavark, src/network/types.rs.
+
+    A network goes by its bridge's name there: netavark names chains by it, and another store has a "bridge" too.
+    """
+    named = network.interface
     return {
         "container_id": identity,
         "container_name": names[0],
         "networks": {
-            network.name: {
+            named: {
                 "interface_name": "eth0",
                 "static_ips": [address],
-                "static_mac": mac,
+                "static_mac": mac or None,
                 "aliases": list(names),
             }
         },
         "network_info": {
-            network.name: {
-                "name": network.name,
+            named: {
+                "name": named,
                 "id": network.id,
                 "driver": "bridge",
                 "network_interface": network.interface,
@@ -111,17 +117,21 @@ def make_namespace(file: Path) -> None:
 
 def call(verb: str, document: dict[str, Any], namespace: str, state: Path) -> None:
     """Have netavark set a container's network up or take it down. Raises ContainerError."""
+    with one_at_a_time():
+        _call(verb, document, namespace, state)
+
+
+def _call(verb: str, document: dict[str, Any], namespace: str, state: Path) -> None:
     state.mkdir(mode=0o700, exist_ok=True)
     words = [program(), "--config", str(state)]
     words += ["--aardvark-binary", aardvark() or "/nonexistent"]
-    with one_at_a_time(state):
-        done = subprocess.run(
-            [*words, verb, namespace],
-            input=json.dumps(document).encode(),
-            capture_output=True,
-            check=False,
-            env={"PATH": engines.SEARCH},
-        )
+    done = subprocess.run(
+        [*words, verb, namespace],
+        input=json.dumps(document).encode(),
+        capture_output=True,
+        check=False,
+        env={"PATH": engines.SEARCH},
+    )
     if done.returncode != 0:
         raise ContainerError(f"netavark {verb}: {_complaint(done.stdout, done.stderr)}")
 
@@ -134,11 +144,14 @@ def _complaint(*outputs: bytes) -> str:
 
 
 @contextmanager
-def one_at_a_time(state: Path) -> Iterator[None]:
-    """What netavark does to the machine's rules must not overlap."""
-    with open(state / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def one_at_a_time() -> Iterator[None]:
+    """What netavark does to the machine's rules must not overlap, whichever store it is done for."""
+    fd = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(fd)
 
 
 def is_namespace(path: str) -> bool:
@@ -150,7 +163,19 @@ def is_namespace(path: str) -> bool:
 
 
 def teardown_without(document: dict[str, Any], state: Path) -> None:
-    """The container's namespace is gone with its processes: an empty one stands in; the rules are outside."""
+    """The container's namespace is gone with its processes: an empty one stands in; the rules are outside.
+
+    The caller holds one_at_a_time().
+    """
+    with _stand_in() as namespace:
+        # Joined first: of a namespace that has no part in the network, netavark takes nothing away.
+        for verb in ("setup", "teardown"):
+            _call(verb, document, namespace, state)
+
+
+@contextmanager
+def _stand_in() -> Iterator[str]:
+    """An empty network namespace that a child holds open; its path."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -162,11 +187,8 @@ def teardown_without(document: dict[str, Any], state: Path) -> None:
             os._exit(0)
     os.close(read)
     try:
-        with suppress(ContainerError):
-            _wait_for_namespace(child)
-            # Joined first: of a namespace that has no part in the network, netavark takes nothing away.
-            for verb in ("setup", "teardown"):
-                call(verb, document, f"/proc/{child}/ns/net", state)
+        _wait_for_namespace(child)
+        yield f"/proc/{child}/ns/net"
     finally:
         os.close(write)
         os.waitpid(child, 0)
@@ -174,5 +196,8 @@ def teardown_without(document: dict[str, Any], state: Path) -> None:
 
 def _wait_for_namespace(pid: int) -> None:
     own = os.readlink("/proc/self/ns/net")
-    while os.readlink(f"/proc/{pid}/ns/net") == own:
-        time.sleep(0.001)
+    try:
+        while os.readlink(f"/proc/{pid}/ns/net") == own:
+            time.sleep(0.001)
+    except OSError:
+        raise ContainerError("this machine gives no network namespace") from None

@@ -8,6 +8,7 @@ is outside of it, port maps and the bridge's other end, is taken away by the pla
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -60,6 +61,11 @@ def _network(row: Sequence[Any]) -> Network:
     return Network(row[0], row[1], row[2], **document)
 
 
+def _document(network: Network) -> str:
+    values = asdict(network).items()
+    return json.dumps({key: value for key, value in values if key not in ("name", "id", "created_ns")})
+
+
 def find(machine: Machine, text: str) -> Network:
     """A network by name or the beginning of its id; the default one is made when it is first needed."""
     found = [each for each in every(machine.db) if each.name == text] or [
@@ -87,8 +93,8 @@ def create(
     identity = secrets.token_hex(32)
     with writing(machine.db):
         try:
-            taken = [ipaddress.ip_network(each.subnet) for each in every(machine.db)]
-            chosen = ipaddress.ip_network(subnet) if subnet else free_subnet([*taken, *_routes()])
+            taken: list[Any] = [_subnet(each) for each in every(machine.db)]
+            chosen = ipaddress.ip_network(subnet) if subnet else _own_subnet(machine, taken)
             first = ipaddress.ip_address(gateway) if gateway else next(chosen.hosts())
         except ValueError as error:
             raise ContainerError(f"invalid subnet or gateway: {error}") from None
@@ -105,31 +111,37 @@ def create(
             dns,
             tuple(labels),
         )
-        document = {key: value for key, value in asdict(made).items() if key not in ("name", "id", "created_ns")}
         try:
-            row = (name, identity, made.created_ns, json.dumps(document))
+            row = (name, identity, made.created_ns, _document(made))
             machine.db.execute("INSERT INTO networks VALUES (?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise ContainerConflict(f"network with name {name} already exists") from None
     return made
 
 
-def free_subnet(taken: Sequence[Any]) -> Any:
-    """The first subnet of our pool that none of these overlaps."""
-    for each in _POOL.subnets(new_prefix=_PREFIX):
+def _own_subnet(machine: Machine, taken: Sequence[Any]) -> Any:
+    """A free subnet; stores begin their search at different ones, because none sees what others will route."""
+    path = os.fsencode(machine.place.root)
+    return free_subnet([*taken, *_routes()], hashlib.sha256(path).digest()[0])
+
+
+def free_subnet(taken: Sequence[Any], start: int = 0) -> Any:
+    """The first subnet of our pool, from the *start*-th on, that none of these overlaps."""
+    pool: list[Any] = list(_POOL.subnets(new_prefix=_PREFIX))
+    for each in pool[start:] + pool[:start]:
         if not any(each.overlaps(other) for other in taken if other.version == 4):
             return each
     raise ContainerError(f"all subnets of {_POOL} are taken; name one with --subnet")
 
 
-def _routes() -> list[ipaddress.IPv4Network]:
-    """The networks that this machine reaches already. Source: proc(5), /proc/net/route."""
+def _routes(besides: str = "") -> list[ipaddress.IPv4Network]:
+    """The networks that this machine reaches already, but by one interface. Source: proc(5), /proc/net/route."""
     found = []
     with open("/proc/net/route") as file:
         for line in list(file)[1:]:
             words = line.split()
             address, mask = (socket.inet_ntoa(int(words[at], 16).to_bytes(4, "little")) for at in (1, 7))
-            if mask != "0.0.0.0":  # noqa: S104 -- the default route, which is everywhere
+            if words[0] != besides and mask != "0.0.0.0":  # noqa: S104 -- the default route, which is everywhere
                 found.append(ipaddress.IPv4Network(f"{address}/{mask}", strict=False))
     return found
 
@@ -177,6 +189,8 @@ def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
     netavark.program()
     with writing(machine.db):
         rows = machine.db.execute("SELECT address FROM endpoints WHERE network = ?", (network.name,)).fetchall()
+        if not rows:
+            network = _settled(machine, network)
         address = free_address(network, {row[0] for row in rows}, spec.address)
         ports = _reserve(machine, container)
         mac = "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed[-4:])
@@ -188,6 +202,23 @@ def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
     return netavark.plan(container.id, aliases(container), network, address, mac, ports)
 
 
+def _settled(machine: Machine, network: Network) -> Network:
+    """The network, before its first container: the default one moves when its subnet is somebody else's by now."""
+    if ":" in network.subnet or not any(each.overlaps(_subnet(network)) for each in _routes(network.interface)):
+        return network
+    if network.name != DEFAULT:
+        raise ContainerError(f"subnet {network.subnet} of network {network.name} is used by another interface")
+    others = [_subnet(each) for each in every(machine.db) if each.name != DEFAULT]
+    chosen = _own_subnet(machine, others)
+    moved = replace(network, subnet=str(chosen), gateway=str(next(chosen.hosts())))
+    machine.db.execute("UPDATE networks SET document = ? WHERE name = ?", (_document(moved), DEFAULT))
+    return moved
+
+
+def _subnet(network: Network) -> Any:
+    return ipaddress.ip_network(network.subnet)
+
+
 def aliases(container: Container) -> list[str]:
     """The names by which others find it."""
     return list(dict.fromkeys([container.name, container.id[:12], *container.spec.aliases]))
@@ -195,7 +226,7 @@ def aliases(container: Container) -> list[str]:
 
 def free_address(network: Network, taken: set[str], wanted: str) -> str:
     """The address asked for, or the first that is free. Raises ContainerError."""
-    subnet = ipaddress.ip_network(network.subnet)
+    subnet = _subnet(network)
     if wanted:
         if ipaddress.ip_address(wanted) not in subnet:
             raise ContainerError(f"no configured subnet contains IP address {wanted}")
@@ -261,24 +292,47 @@ def _bind(port: Port, number: int) -> int:
 def release(machine: Machine, container: Container, bundle: Path) -> None:
     """Take a container's port maps away and give its address back; safe to repeat."""
     kept = bundle / "network.json"
-    if kept.exists():
-        document = json.loads(kept.read_text())
-        state = machine.place.run / "network"
-        monitor = container.monitor
-        inside = f"/proc/{monitor.pid}/root{bundle}/netns" if processes.is_alive(monitor) and monitor else ""
-        if inside and netavark.is_namespace(inside):
-            with suppress(ContainerError):
-                netavark.call("teardown", document, inside, state)
-        else:
-            netavark.teardown_without(document, state)
+    document = json.loads(kept.read_text()) if kept.exists() else None
+    if document is not None:
+        _leave(machine, container, document, bundle)
         kept.unlink(missing_ok=True)
     with writing(machine.db):
         machine.db.execute("DELETE FROM endpoints WHERE container = ?", (container.id,))
     if bridge := _bridge_of(container, machine):
-        with netavark.one_at_a_time(machine.place.run / "network"):
+        with netavark.one_at_a_time():
             # Who starts meanwhile has reserved an address before it comes to the bridge.
             if not endpoints(machine, bridge.name):
-                remove_bridge(bridge)
+                _clear(machine, bridge)
+
+
+def _leave(machine: Machine, container: Container, document: dict[str, Any], bundle: Path) -> None:
+    state = machine.place.run / "network"
+    monitor = container.monitor
+    inside = f"/proc/{monitor.pid}/root{bundle}/netns" if processes.is_alive(monitor) and monitor else ""
+    if inside and netavark.is_namespace(inside):
+        with suppress(ContainerError):  # a monitor that is killed meanwhile takes the namespace with it
+            netavark.call("teardown", document, inside, state)
+            return
+    with suppress(ContainerError), netavark.one_at_a_time():
+        netavark.teardown_without(document, state)
+
+
+def _clear(machine: Machine, network: Network) -> None:
+    """Take away the bridge of a network that nobody uses, and its rules. The caller holds one_at_a_time().
+
+    netavark does so itself when the last container leaves; but the links of one that was killed are on the bridge
+    until the kernel has taken its namespace apart, and are counted. Without the bridge nothing is.
+    """
+    if os.path.exists(f"/sys/class/net/{network.interface}"):
+        remove_bridge(network)
+        nobody = netavark.plan(network.id, ["nobody"], replace(network, dns=False), _last(network), "", ())
+        with suppress(ContainerError):
+            netavark.teardown_without(nobody, machine.place.run / "network")
+        remove_bridge(network)
+
+
+def _last(network: Network) -> str:
+    return str(next(each for each in _subnet(network).hosts() if str(each) != network.gateway))
 
 
 def _bridge_of(container: Container, machine: Machine) -> Network | None:

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.client.conftest import needs_root
-from tests.client.runtime.conftest import assert_nothing_is_left, status_of
+from tests.client.runtime.conftest import assert_nothing_is_left, busybox, put, status_of
 from tests.support import peers
 from tests.support.hythe import Hythe
 from tests.support.processes import wait_until
@@ -68,12 +69,12 @@ def test_a_published_port_is_reached_from_outside_until_the_container_ends(hythe
     assert status == 125
     assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in said
     hythe("stop", "-t", "0", "one")
-    assert str(port) not in rules()
+    assert f"--dport {port} " not in rules()
     hythe("start", "one")
     assert "root:x" in fetched(port)
     hythe("rm", "-f", "one")
     assert_nothing_is_left(hythe)
-    assert str(port) not in rules()
+    assert f"--dport {port} " not in rules()
 
 
 def test_free_ports_and_addresses_are_chosen(hythe: Hythe) -> None:
@@ -108,7 +109,6 @@ def test_containers_of_a_network_find_one_another_by_name(hythe: Hythe) -> None:
     assert "not found" in hythe.refused("network", "inspect", "inner")
 
 
-@pytest.mark.xfail(strict=False, reason="known: netavark's rules of a container killed in the middle may stay")
 def test_rules_and_addresses_of_a_killed_container_are_taken_away(hythe: Hythe) -> None:
     port = free_port()
     hythe("run", "-d", "--name", "one", "-p", f"{port}:80", *SERVE)
@@ -118,12 +118,11 @@ def test_rules_and_addresses_of_a_killed_container_are_taken_away(hythe: Hythe) 
     for pid in (int((run / found["Id"] / "conmon.pid").read_text()), found["State"]["Pid"]):
         os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: "Exited (255)" in hythe("ps", "-a"))
-    assert str(port) not in rules()
+    assert f"--dport {port} " not in rules()
     assert subnet not in rules()
     assert_nothing_is_left(hythe)
 
 
-@pytest.mark.xfail(strict=False, reason="known: netavark's rules of a container killed in the middle may stay")
 @pytest.mark.parametrize("point", ["start.begun", "start.launched", "start.made"])
 def test_a_start_that_was_killed_gives_port_and_address_back(hythe: Hythe, point: str) -> None:
     port = free_port()
@@ -133,7 +132,7 @@ def test_a_start_that_was_killed_gives_port_and_address_back(hythe: Hythe, point
     assert "Created" in hythe("ps", "-a")
     assert_nothing_is_left(hythe)
     hythe("run", "--rm", "-p", f"{port}:80", "busybox", "true")
-    assert str(port) not in rules()
+    assert f"--dport {port} " not in rules()
 
 
 def test_the_machines_network_and_anothers_can_be_shared(hythe: Hythe) -> None:
@@ -147,3 +146,43 @@ def test_the_machines_network_and_anothers_can_be_shared(hythe: Hythe) -> None:
         "run", "--rm", "--network", "container:" + hythe("create", "busybox").strip(), "busybox"
     )
     assert "network nowhere not found" in hythe.refused("run", "--rm", "--network", "nowhere", "busybox")
+
+
+def test_stores_beside_one_another_share_the_machines_rules(hythe: Hythe, tmp_path: Path) -> None:
+    other = Hythe(tmp_path / "other", HYTHE_RUN_ROOT=str(tmp_path / "other-run"))
+    put(other, busybox(), "busybox")
+    names = [f"c{number}" for number in range(3)]
+
+    def live(each: Hythe) -> None:
+        for name in names:
+            port = free_port()
+            each("run", "-d", "--name", name, "-p", f"{port}:80", *SERVE)
+            assert "root:x" in fetched(port)
+            each("rm", "-f", name)
+            assert f"--dport {port} " not in rules()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(live, (hythe, other)))
+    assert_nothing_is_left(other)
+    for each in (hythe, other):
+        [network] = json.loads(each("network", "inspect", "bridge"))
+        assert network["IPAM"]["Config"][0]["Subnet"] not in rules()
+
+
+def test_the_default_network_moves_away_from_a_subnet_that_is_taken_by_now(hythe: Hythe) -> None:
+    def subnet() -> str:
+        return str(json.loads(hythe("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]["Subnet"])
+
+    hythe("run", "--rm", "busybox", "true")
+    before = subnet()
+    name = f"t{os.getpid()}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", before.replace(".0/", ".7/"), "dev", name], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        hythe("run", "-d", "--name", "one", *SERVE)
+        assert subnet() != before
+        address = hythe("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "one").strip()
+        assert "root:x" in fetched(80, address)
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=False)
