@@ -20,6 +20,9 @@ from tests.support.postgres import Postgres
 from tests.support.replicas import serving
 from tests.support.server import Server
 
+# Servers and clients are started thousands of times; they compile their modules once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 MakeServer = Callable[..., Server]
 
 

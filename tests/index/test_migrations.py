@@ -6,6 +6,8 @@ import multiprocessing
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from registry.oci.errors import ConfigurationError
 from registry.server.index import migrate, schema
@@ -157,6 +160,22 @@ def processes() -> Iterator[Any]:
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
+
+
+def test_the_steps_are_known_by_the_names_of_their_files(migrated: Path) -> None:
+    steps = ScriptDirectory(str(STEPS))
+    assert steps.get_heads() == [max(migrate._steps())]
+    assert {step.revision for step in steps.walk_revisions()} == migrate._steps()
+    with migrate.administering_sqlite(migrated) as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        assert migrate.revisions(connection) == (found, found)
+
+
+def test_a_start_on_an_index_of_this_release_loads_no_alembic(migrated: Path) -> None:
+    words = "import sys; from pathlib import Path; from registry.server.index.migrate import migrate_sqlite; "
+    words += f"print(migrate_sqlite(Path({str(migrated)!r})), 'alembic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(") False\n")
 
 
 def test_processes_that_start_together_take_turns(tmp_path: Path, processes: Any, migrated: Path) -> None:

@@ -1,4 +1,7 @@
-"""Bring a database to the schema that this release knows. The steps are in migrations/versions."""
+"""Bring a database to the schema that this release knows. The steps are in migrations/versions.
+
+Alembic is slow to import, so only a database that needs a step loads it; a file's name begins with its step.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,15 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 
 from registry.oci.errors import ConfigurationError
 from registry.server.index.engine import database_faults_are_answers, sqlite_engine
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 
 def migrations_directory() -> Path:
@@ -26,7 +28,9 @@ def migrations_directory() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def _config(connection: sa.Connection | None = None) -> Config:
+def _config(connection: sa.Connection) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -107,15 +111,18 @@ def administering(url: str) -> Iterator[sa.Connection]:
 
 def revisions(connection: sa.Connection) -> tuple[str | None, str]:
     """The schema that a database has, and the one of this release."""
-    head = ScriptDirectory.from_config(_config(connection)).get_current_head()
-    assert head is not None
-    return MigrationContext.configure(connection).get_current_revision(), head
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None, max(_steps())
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar(), max(_steps())
 
 
 def is_known(revision: str) -> bool:
     """Whether this release knows a schema."""
-    steps = ScriptDirectory.from_config(_config()).walk_revisions()
-    return revision in {step.revision for step in steps}
+    return revision in _steps()
+
+
+def _steps() -> set[str]:
+    return {path.name.partition("_")[0] for path in (migrations_directory() / "versions").glob("[0-9]*_*.py")}
 
 
 def _from_the_future(revision: str) -> str:
@@ -149,6 +156,9 @@ def upgrade(connection: sa.Connection, to: str = "head") -> tuple[str | None, st
     present, head = revisions(connection)
     if present == head or (to != "head" and present is not None):
         return present, head
+    from alembic import command
+    from alembic.util.exc import CommandError
+
     for statement in BEGIN[connection.dialect.name]:
         connection.exec_driver_sql(statement)
     try:
