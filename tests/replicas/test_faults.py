@@ -54,7 +54,9 @@ def site(ceph: s3.Ceph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     endpoint = f"http://127.0.0.1:{to_store.port}"
     settings = {
         "index": {"url": postgres.url(database, to_database.port), "pool_size": POOL},
-        "storage": ceph.settings(prefix, endpoint=endpoint, part_size_bytes=PART_BYTES, attempts=2),
+        "storage": ceph.settings(
+            prefix, endpoint=endpoint, part_size_bytes=PART_BYTES, attempts=2, read_timeout_seconds=3.0
+        ),
         "logging": {"level": "warning"},
     }
     replicas = Replicas(tmp_path_factory.mktemp("site"), settings, count=REPLICAS)
@@ -203,3 +205,21 @@ class TestUnderLoad:
 
         # Who joins the parts, loses client and database at once and so its hold, frees them: docs/storage-s3.md.
         under(site, repository, trouble, may_forget=3)
+
+    def test_connections_that_freeze_for_a_while_cost_no_push(self, site: Site, repository: str) -> None:
+        def trouble() -> None:
+            for way in (site.front, site.to_database, site.to_store):
+                way.freeze()
+                time.sleep(2)
+                way.thaw()
+                time.sleep(0.3)
+
+        under(site, repository, trouble)
+
+    def test_a_store_that_answers_too_late_costs_no_push(self, site: Site, repository: str) -> None:
+        def trouble() -> None:
+            site.to_store.freeze(requests=False, answers=True)
+            time.sleep(8)  # longer than both attempts of a server: it gives up, and what it asked for was done
+            site.to_store.thaw()
+
+        assert under(site, repository, trouble)[503] > 0
