@@ -349,6 +349,10 @@ def _readable(message: str) -> str:
     if reason.startswith(marker):
         unknown = reason.removeprefix(marker).rstrip("`")
         return f"{'.'.join(part for part in (path, unknown) if part)} is not a setting"
+    kind = dict(_places(Settings, ())).get(tuple(path.split(".")))
+    if get_origin(kind) is Literal:
+        words = [word for word in get_args(kind) if word]
+        return f"{path}: one of {', '.join(words)} is expected"
     return f"{path}: {reason}" if path else reason
 
 
