@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from registry import failpoints
-from registry.content import disk, placing
+from registry.content import disk, placing, threads
 from registry.content.placing import Care, How
 from registry.content.store import Copy, Progress
 from registry.oci.digest import ALGORITHMS, Digest, Hasher
@@ -52,31 +52,12 @@ class FileStore:
             for path in (self._uploads, *(directory / "blobs" / algorithm for algorithm in ALGORITHMS)):
                 disk.make_directory(path)
 
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking step in a thread, to its end even when the caller is cancelled.
-
-        A caller that went on before that would close the file under the thread, and the number of a
-        closed file is soon another file's.
-        """
-        step = asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            while not step.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([step])
-            raise
+    async def run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking step in one of the store's threads; see `threads.run`."""
+        return await threads.run(self._pool, step, *args, **kwargs)
 
     async def _open(self, path: Path, flags: int) -> int:
-        """Open a file in a thread; for a caller who is cancelled meanwhile it is closed again."""
-        opened: list[int] = []
-        try:
-            await self._run(lambda: opened.append(os.open(path, flags | os.O_CLOEXEC, 0o640)))
-        except asyncio.CancelledError:
-            for fd in opened:
-                os.close(fd)
-            raise
-        return opened[0]
+        return await threads.acquire(self._pool, lambda: os.open(path, flags | os.O_CLOEXEC, 0o640), os.close)
 
     def path(self, digest: Digest) -> Path:
         """Where a blob lies when it is here."""
@@ -85,7 +66,7 @@ class FileStore:
 
     async def size(self, digest: Digest) -> int | None:
         try:
-            return (await self._run(os.stat, self.path(digest))).st_size
+            return (await self.run(os.stat, self.path(digest))).st_size
         except FileNotFoundError:
             return None
 
@@ -98,12 +79,12 @@ class FileStore:
 
     async def read(self, digest: Digest) -> bytes:
         try:
-            return await self._run(self.path(digest).read_bytes)
+            return await self.run(self.path(digest).read_bytes)
         except FileNotFoundError:
             raise ContentMissing(digest) from None
 
     async def put(self, digest: Digest, pieces: Sequence[bytes]) -> None:
-        await self._run(self._put, digest, pieces)
+        await self.run(self._put, digest, pieces)
 
     def _put(self, digest: Digest, pieces: Sequence[bytes]) -> None:
         hasher = Hasher(digest.algorithm)
@@ -119,7 +100,7 @@ class FileStore:
 
     async def adopt(self, digest: Digest, source: Path, size_bytes: int, care: Care) -> How:
         """Take a file over that others have too; see `placing.place`."""
-        return await self._run(placing.place, source, self.path(digest), digest, size_bytes, self._temporary, care)
+        return await self.run(placing.place, source, self.path(digest), digest, size_bytes, self._temporary, care)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[tuple[int, Path]]:
@@ -143,7 +124,7 @@ class FileStore:
         finally:
             try:
                 if not held.begun:
-                    await self._run(disk.remove_if_empty, fd, path)
+                    await threads.clean_up(self._pool, disk.remove_if_empty, fd, path)
             finally:
                 held.close()
 
@@ -163,7 +144,7 @@ class FileStore:
         raise UploadBusy
 
     async def discard(self, session: str, progress: Progress) -> None:
-        await self._run(disk.remove, self._uploads / session)
+        await self.run(disk.remove, self._uploads / session)
 
     async def delete(self, digest: Digest) -> None:
         def remove_and_flush() -> None:
@@ -172,7 +153,7 @@ class FileStore:
             if path.parent.is_dir():
                 disk.flush_directory(path.parent)
 
-        await self._run(remove_and_flush)
+        await self.run(remove_and_flush)
 
     @property
     def is_near(self) -> bool:
@@ -198,7 +179,7 @@ class FileStore:
         self._taken.put((path.parent, doomed))
 
     async def free(self) -> None:
-        await self._run(self._free)
+        await self.run(self._free)
 
     def _free(self) -> None:
         taken: list[tuple[Path, Path]] = []
@@ -217,7 +198,7 @@ class FileStore:
             raise
 
     async def copy_of(self, digest: Digest) -> Copy | None:
-        return await self._run(self._copy_of, digest)
+        return await self.run(self._copy_of, digest)
 
     def _copy_of(self, digest: Digest) -> Copy | None:
         try:
@@ -227,7 +208,7 @@ class FileStore:
         return Copy(found.st_size, f"{found.st_dev}-{found.st_ino}-{found.st_mtime_ns}")
 
     async def preserve(self, digest: Digest, copy: Copy) -> None:
-        await self._run(disk.make_directory, self._quarantine)
+        await self.run(disk.make_directory, self._quarantine)
 
     def set_aside(self, digest: Digest, copy: Copy | None) -> bool:
         # Who publishes the digest between the look and the rename sees under its lock that this took it away.
@@ -242,13 +223,13 @@ class FileStore:
 
     async def digests(self) -> AsyncIterator[Digest]:
         for algorithm in ALGORITHMS:
-            for fan in await self._run(_names, self.directory / "blobs" / algorithm):
-                for encoded in await self._run(_names, self.directory / "blobs" / algorithm / fan):
+            for fan in await self.run(_names, self.directory / "blobs" / algorithm):
+                for encoded in await self.run(_names, self.directory / "blobs" / algorithm / fan):
                     with contextlib.suppress(RegistryError):
                         yield Digest.parse(f"{algorithm}:{encoded}")
 
     async def sessions(self) -> AsyncIterator[str]:
-        for name in await self._run(_names, self._uploads):
+        for name in await self.run(_names, self._uploads):
             if not name.endswith(_TEMPORARY):
                 yield name
 
@@ -257,7 +238,7 @@ class FileStore:
             with self._temporary() as (fd, _), disk.full_disk_is_an_answer():
                 os.write(fd, b"ready")
 
-        await self._run(probe)
+        await self.run(probe)
 
     async def remove_stale_temporaries(self, older_than: float) -> None:
         """Delete what killed requests left: temporary files last written before *older_than* (epoch seconds)."""
@@ -269,10 +250,10 @@ class FileStore:
                     if name.endswith(_TEMPORARY) and path.stat().st_mtime < older_than:
                         disk.remove(path)
 
-        await self._run(sweep)
+        await self.run(sweep)
 
     async def clear_quarantine(self, older_than: float) -> int:
-        return await self._run(self._clear_quarantine, older_than)
+        return await self.run(self._clear_quarantine, older_than)
 
     def _clear_quarantine(self, older_than: float) -> int:
         count = 0
@@ -327,7 +308,7 @@ class FileUpload:
             with self._in_use:
                 return step(*args, **kwargs)
 
-        return await self._store._run(while_open)
+        return await self._store.run(while_open)
 
     def close(self) -> None:
         """Let the file go, when no thread works on it; that is a matter only for those cancelled twice."""
@@ -463,12 +444,11 @@ class FileBlob:
         return self._fd
 
     async def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
-        loop = asyncio.get_running_loop()
         while start < end:
             wanted = min(piece_bytes, end - start)
             piece: bytes | bytearray | None = self._cached(start, wanted)
             if piece is None:
-                piece = await loop.run_in_executor(self._pool, os.pread, self._fd, wanted, start)
+                piece = await threads.run(self._pool, os.pread, self._fd, wanted, start)
             if not piece:
                 raise OSError(f"the blob ends at byte {start}, before {end}")
             start += len(piece)

@@ -96,7 +96,9 @@ class S3Store:
 
     async def open(self, digest: Digest) -> S3Blob:
         try:
-            extents, stream = await self._run(self._open, digest)
+            extents, stream = await threads.acquire(
+                self._pool, lambda: self._open(digest), lambda found: found[1].close()
+            )
         except Missing:
             raise ContentMissing(digest) from None
         return S3Blob(self.bucket, self._pool, digest, extents, stream)

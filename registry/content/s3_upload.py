@@ -119,7 +119,7 @@ class S3Upload:
 
     async def close(self) -> None:
         """Let go; what was neither parked nor published is freed."""
-        await self._run(self._seal if self._sealed else self._gathering.let_go)
+        await threads.clean_up(self._threads, self._seal if self._sealed else self._gathering.let_go)
 
     # --- publishing
 

@@ -1,4 +1,8 @@
-"""Blocking steps run in threads to their end, whatever becomes of the request that asked for them."""
+"""What is begun runs to its end, whatever becomes of the request that asked for it.
+
+A caller that went on while a thread works for it would close a file in the thread's hands, and the number of a
+closed file is soon another's.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,39 @@ T = TypeVar("T")
 
 
 async def run(pool: Executor, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run *step* in *pool*. A caller who is cancelled is told so when it is over, or was not begun.
-
-    What the step works with is not in use any more then.
-    """
+    """Run *step* in *pool*. A caller who is cancelled is told so when it is over, or was not begun."""
     job = pool.submit(step, *args, **kwargs)
-    running = asyncio.wrap_future(job)
+    return await to_its_end(asyncio.wrap_future(job), job.cancel)
+
+
+async def clean_up(pool: Executor, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `run`, for a step that lets go of something: it is not left out when its caller is cancelled."""
+    return await to_its_end(asyncio.wrap_future(pool.submit(step, *args, **kwargs)))
+
+
+async def acquire(pool: Executor, take: Callable[[], T], release: Callable[[T], object]) -> T:
+    """As `run`, for a step whose result has to be let go of: a caller who is cancelled never learns of it."""
+    taken: list[T] = []
     try:
-        return await asyncio.shield(running)
+        await run(pool, lambda: taken.append(take()))
     except asyncio.CancelledError:
-        if not job.cancel():
-            while not running.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([running])
-            if not running.cancelled():
-                running.exception()  # nobody else will ask for it
+        for each in taken:
+            release(each)
+        raise
+    return taken[0]
+
+
+async def to_its_end(work: asyncio.Future[T], call_off: Callable[[], bool] = lambda: False) -> T:
+    """The result of *work*. A caller who is cancelled, be it again and again, is told so when it is over.
+
+    *call_off* is asked first, and says whether *work* was not begun and will not be.
+    """
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not (work.done() or call_off()):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        if work.done() and not work.cancelled():
+            work.exception()  # nobody else will ask for it
         raise

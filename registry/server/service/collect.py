@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 from registry import failpoints
+from registry.content import threads
 from registry.content.store import BlobStore
 from registry.oci.digest import Digest
 from registry.oci.errors import RegistryError, Unavailable
@@ -199,9 +200,8 @@ class Collector:
         """
         deleting = asyncio.ensure_future(self._condemn_and_delete(decision, rules))
         try:
-            return await asyncio.shield(deleting)
+            return await threads.to_its_end(deleting)
         except asyncio.CancelledError:
-            await asyncio.wait([deleting])
             if error := deleting.exception():
                 log.info("collect.stopped", extra={"fields": {"digest": decision.digest, "error": str(error)}})
             raise

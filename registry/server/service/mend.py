@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from registry import failpoints
+from registry.content import threads
 from registry.content.store import BlobStore
 from registry.oci.digest import Digest
 from registry.oci.errors import ContentMissing, Unavailable
@@ -99,13 +100,9 @@ class Mender:
         await self._index.write(audit.write, *ACTOR, "blob.damage", finding.digest, result, found=finding.problem)
 
     async def _set_aside_far(self, finding: Finding) -> None:
-        working = asyncio.ensure_future(self._condemn_and_set_aside(finding))
-        try:
-            await asyncio.shield(working)
-        except asyncio.CancelledError:  # what is begun is brought to its end: else nobody can push it for a while
-            await asyncio.wait([working])
-            working.exception()  # looked at; the next look finds what was not done
-            raise
+        # Brought to its end when this is cancelled, else nobody can push it for a while; what fails then, the next
+        # look finds.
+        await threads.to_its_end(asyncio.ensure_future(self._condemn_and_set_aside(finding)))
 
     async def _condemn_and_set_aside(self, finding: Finding) -> None:
         began = time.monotonic()

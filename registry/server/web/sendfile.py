@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from registry.content import threads
+
 SCOPE_KEY = "hythe.send_file"
 # Under this many bytes a thread hop costs more than copies do.
 WORTH_BYTES = 512 << 10
@@ -58,8 +60,7 @@ class FileSender:
         at = span.start
         try:
             while at < span.end:
-                turn = loop.run_in_executor(self._pool, _take_turn, own, FileSpan(span.fd, at, span.end))
-                sent, is_full = await _to_its_end(turn)
+                sent, is_full = await threads.run(self._pool, _take_turn, own, FileSpan(span.fd, at, span.end))
                 at += sent
                 if is_full:
                     await _writable(loop, own, idle_seconds)
@@ -68,17 +69,6 @@ class FileSender:
         finally:
             os.close(own)
         return at - span.start
-
-
-async def _to_its_end(turn: asyncio.Future[tuple[int, bool]]) -> tuple[int, bool]:
-    """The result of *turn*; who is cancelled waits too: the thread has the file and the socket in its hands."""
-    try:
-        return await asyncio.shield(turn)
-    except asyncio.CancelledError:
-        while not turn.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([turn])
-        raise
 
 
 def _take_turn(connection: int, span: FileSpan) -> tuple[int, bool]:
