@@ -7,10 +7,8 @@ whoever was killed in it begins again, and goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 
 from registry import failpoints
 from registry.content.store import BlobStore
@@ -22,6 +20,7 @@ from registry.oci.reference import Repository, Tag
 from registry.server.index import blobs, inventory, manifests, recovered
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.manifests import Stored
+from registry.server.service import groups
 from registry.server.service.lease import Lease
 
 JOB = "rebuild"
@@ -29,9 +28,6 @@ REPOSITORY = Repository("recovered")
 _PAGE = 200
 _AT_ONCE = 16
 _SHOWN_MAX = 1000
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -70,7 +66,7 @@ class Rebuilding:
 
     async def run(self, lease: Lease) -> Found:
         """Do it, while *lease* keeps collections away. Raises Unavailable, OSError."""
-        async for digests in _batches(self._store.digests()):
+        async for digests in groups.of(self._store.digests(), _PAGE):
             if not await lease.is_kept():
                 raise Unavailable("somebody else has begun to collect; pause that: hythe admin gc pause")
             await self._take(digests)
@@ -85,7 +81,8 @@ class Rebuilding:
         self.found.stored += len(digests)
         known = await self._index.read(inventory.recorded, digests)
         held = await self._index.read(recovered.held, digests)
-        items = await _gather(self._look, [each for each in digests if each not in known or each not in held])
+        unknown = [each for each in digests if each not in known or each not in held]
+        items = await groups.gather(self._look, unknown, _AT_ONCE)
         right = [item for item in items if item is not None and not item.is_wrong]
         self.found.damaged += [item.digest for item in items if item is not None and item.is_wrong]
         self.found.recorded += sum(item.digest not in known for item in right)
@@ -140,7 +137,7 @@ class Rebuilding:
             failpoints.reach("rebuild.recovered")
             after, news = "", 0
             while page := await self._index.read(recovered.missing, REPOSITORY, after, _PAGE):
-                items = await _gather(self._look, page)
+                items = await groups.gather(self._look, page, _AT_ONCE)
                 there = [item for item in items if item is not None and not item.is_wrong]
                 if there:
                     await self._index.write(_record_recovered, there)
@@ -172,22 +169,3 @@ def _record_recovered(tx: Transaction, items: Sequence[_Item]) -> None:
         else:
             stored = Stored(item.digest, item.manifest.media_type, item.payload)
             manifests.put(tx, REPOSITORY, stored, item.manifest, ())
-
-
-async def _gather(look: Callable[[T], Awaitable[R]], digests: Sequence[T]) -> list[R]:
-    found: list[R] = []
-    waiting = iter(digests)
-    while some := list(islice(waiting, _AT_ONCE)):
-        found += await asyncio.gather(*map(look, some))
-    return found
-
-
-async def _batches(digests: AsyncIterator[Digest]) -> AsyncIterator[list[Digest]]:
-    batch: list[Digest] = []
-    async for digest in digests:
-        batch.append(digest)
-        if len(batch) == _PAGE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -7,12 +7,9 @@ now, like everything else.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
 
 from registry.content.store import BlobStore, Progress
 from registry.oci.digest import Digest
@@ -20,6 +17,7 @@ from registry.oci.errors import UploadBusy
 from registry.server.index import candidates, inventory, uploads
 from registry.server.index.candidates import BYTES
 from registry.server.index.engine import Index
+from registry.server.service import groups
 from registry.server.service.lease import Lease
 
 _PAGE = 500
@@ -71,7 +69,7 @@ class Reconciliation:
             await self._add([each for each in records if each.is_loose])
             await self._look_for(records)
         await self._name_lost()
-        async for digests in _batches(self._store.digests()):
+        async for digests in groups.of(self._store.digests(), _PAGE):
             self.found.stored += len(digests)
             await self._lease.is_kept()
             known = await self._index.read(inventory.recorded, digests)
@@ -108,12 +106,10 @@ class Reconciliation:
 
     async def _look_for(self, records: Sequence[inventory.Entry]) -> None:
         """See that the store has the bytes of *records*; of what was deleted meanwhile nothing is said."""
-        waiting = iter(records)
-        while some := list(islice(waiting, _AT_ONCE)):
-            sizes: list[Any] = await asyncio.gather(*(self._store.size(each.digest) for each in some))
-            for each, size_bytes in zip(some, sizes, strict=True):
-                if size_bytes != each.size_bytes and not each.is_loose:
-                    await self._report(each)
+        sizes = await groups.gather(lambda each: self._store.size(each.digest), records, _AT_ONCE)
+        for each, size_bytes in zip(records, sizes, strict=True):
+            if size_bytes != each.size_bytes and not each.is_loose:
+                await self._report(each)
 
     async def _name_lost(self) -> None:
         """What repositories have and there is no record of: its bytes were found wrong, and wait for a push."""
@@ -131,14 +127,3 @@ class Reconciliation:
         holders = await self._index.read(inventory.holders, entry.digest)
         if holders and await self._store.size(entry.digest) != entry.size_bytes:
             self.found.missing.append(Missing(entry.digest, entry.size_bytes, holders))
-
-
-async def _batches(digests: AsyncIterator[Digest]) -> AsyncIterator[list[Digest]]:
-    batch: list[Digest] = []
-    async for digest in digests:
-        batch.append(digest)
-        if len(batch) == _PAGE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -15,6 +14,7 @@ from registry.oci.errors import ContentMissing, DigestInvalid
 from registry.oci.reference import Repository, Tag
 from registry.server.index import manifests, names
 from registry.server.index.engine import Index
+from registry.server.service import groups
 from registry.server.service.moving import leaving
 from registry.server.service.moving.leaving import Departure, Leaving
 from registry.server.service.moving.plan import Problem
@@ -65,10 +65,9 @@ class Export:
     async def _blobs(self, departure: Departure, path: Callable[[Digest], str]) -> set[Digest]:
         """Write the blobs, and then the bytes of the manifests; returns the manifests that are whole there."""
         sizes = {digest: size for each in departure.manifests.values() for digest, size in each.blobs}
-        here: set[Digest] = set()
-        for some in _some(sorted(sizes)):
-            done = await asyncio.gather(*(self._blob(departure, d, sizes[d], path(d)) for d in some))
-            here.update(digest for digest, was_written in zip(some, done, strict=True) if was_written)
+        wanted = sorted(sizes)
+        are_here = await groups.gather(lambda d: self._blob(departure, d, sizes[d], path(d)), wanted, _AT_ONCE)
+        here = {digest for digest, is_here in zip(wanted, are_here, strict=True) if is_here}
         whole, written = set(), 0
         for digest, each in departure.manifests.items():
             stored = await self._index.read(manifests.get, departure.repository, digest)
@@ -149,7 +148,3 @@ def _descriptor(manifest: Leaving) -> dict[str, object]:
 def _index(entries: Sequence[dict[str, object]]) -> bytes:
     document = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": list(entries)}
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _some(digests: Sequence[Digest]) -> list[Sequence[Digest]]:
-    return [digests[first : first + _AT_ONCE] for first in range(0, len(digests), _AT_ONCE)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from registry.oci.digest import Digest
 from registry.oci.reference import Repository, Tag
 from registry.server.index import blobs, imported, manifests, names, tags
 from registry.server.index.engine import Index, Transaction
+from registry.server.service import groups
 from registry.server.service.moving.looking import Look
 from registry.server.service.moving.plan import (
     Arrival,
@@ -103,10 +103,7 @@ class Survey:
         return await threads.run(self._pool, step, *args)
 
     async def _map(self, step: Callable[[T], R], items: list[T]) -> list[R]:
-        done: list[R] = []
-        for first in range(0, len(items), _AT_ONCE):
-            done += await asyncio.gather(*(self._run(step, item) for item in items[first : first + _AT_ONCE]))
-        return done
+        return await groups.gather(lambda item: self._run(step, item), items, _AT_ONCE)
 
 
 def _here(tx: Transaction, repository: Repository, there: list[Digest], source: str) -> Here:
