@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import deque
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from registry.server.web.sendfile import SCOPE_KEY, FileSender, FileSpan, unread_bytes
+from registry.server.web.sendfile import SCOPE_KEY, FileSender, FileSpan, SendFile, unread_bytes
 
 HEAD_MAX_BYTES = 64 << 10
 _files = FileSender()
@@ -27,6 +26,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # What requests are told of their connection, made once for all of them.
+        self._is_gone = transport.is_closing
+        is_plain = transport.get_extra_info("ssl_object") is None
+        self._sends_files: SendFile | None = self._send_file if is_plain else None
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._in_head = True
@@ -77,7 +80,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_head_timer()
         # Applications cannot see that a client has gone while they send; a stream of gigabytes wants to.
         scope: Any = self.scope
-        scope["hythe.is_gone"] = self.transport.is_closing
+        scope["hythe.is_gone"] = self._is_gone
+        if self._sends_files is not None:
+            scope[SCOPE_KEY] = self._sends_files
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # trailers mean nothing here, and come after the gate has read the headers
@@ -95,8 +100,10 @@ class BoundedProtocol(HttpToolsProtocol):
         while self._unanswered and self._unanswered[0].response_complete:
             self._unanswered.popleft()
         self._unanswered.append(self.cycle)
-        if self.transport.get_extra_info("ssl_object") is None:
-            cast(Any, self.scope)[SCOPE_KEY] = functools.partial(self._send_file, self.cycle)
+
+    def _being_answered(self) -> RequestResponseCycle:
+        """The request whose answer goes out now; those after it wait for their turn."""
+        return next(cycle for cycle in self._unanswered if not cycle.response_complete)
 
     def _has_body(self) -> bool:
         fields = dict(self.headers)
@@ -134,8 +141,8 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
 
-    async def _send_file(self, cycle: RequestResponseCycle, span: FileSpan) -> int | None:
-        """Send bytes of a file as the next ones of the body; returns how many went out.
+    async def _send_file(self, span: FileSpan) -> int | None:
+        """Send bytes of a file as the next ones of the body that is being sent; returns how many went out.
 
         None when others still wait to go out before them: then they are to be sent in pieces.
         """
@@ -144,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self.transport.get_write_buffer_size() or connection is None:
             return None
         sent = await _files.send(connection.fileno(), span, self.idle_seconds)
-        cycle.expected_content_length -= sent
+        self._being_answered().expected_content_length -= sent
         if sent < span.end - span.start:
             self.transport.abort()
         return sent
