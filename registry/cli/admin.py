@@ -25,16 +25,9 @@ from registry.server.auth import secrets
 from registry.server.auth.caller import ACTIONS
 from registry.server.auth.passwords import read_htpasswd
 from registry.server.auth.rights import ROLE_ACTIONS
-from registry.server.service.accounts import (
-    Accounts,
-    Actor,
-    Refused,
-    Subject,
-    actions_of,
-    lifetime_of,
-    limit_of,
-    since_ms_of,
-)
+from registry.server.service.administration.accounts import Accounts
+from registry.server.service.administration.changes import Actor, Refused
+from registry.server.service.administration.words import Subject, actions_of, lifetime_of, limit_of, since_ms_of
 
 if TYPE_CHECKING:
     Families = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -259,11 +252,11 @@ async def _robot_add(accounts: Accounts, options: argparse.Namespace) -> None:
 
 
 async def _team_add(accounts: Accounts, options: argparse.Namespace) -> None:
-    await accounts.add_team(_actor(), options.team)
+    await accounts.teams.add(_actor(), options.team)
 
 
 async def _team_list(accounts: Accounts, options: argparse.Namespace) -> None:
-    found = await accounts.teams()
+    found = await accounts.teams.list()
     if options.json:
         people = [[{"name": n, "role": r, "origin": o} for n, r, o in team.members] for team in found]
         names = [team.name for team in found]
@@ -276,21 +269,21 @@ async def _team_list(accounts: Accounts, options: argparse.Namespace) -> None:
 
 
 async def _team_remove(accounts: Accounts, options: argparse.Namespace) -> None:
-    await accounts.remove_team(_actor(), options.team)
+    await accounts.teams.remove(_actor(), options.team)
 
 
 async def _team_join(accounts: Accounts, options: argparse.Namespace) -> None:
-    await accounts.join(_actor(), options.team, options.name, options.role)
+    await accounts.teams.join(_actor(), options.team, options.name, options.role)
 
 
 async def _team_leave(accounts: Accounts, options: argparse.Namespace) -> None:
-    await accounts.leave(_actor(), options.team, options.name)
+    await accounts.teams.leave(_actor(), options.team, options.name)
 
 
 async def _token_add(accounts: Accounts, options: argparse.Namespace) -> None:
     limits = [limit_of(text) for text in options.allow]
     lifetime = lifetime_of(options.expires) if options.expires else None
-    secret = await accounts.add_token(_actor(), options.name, options.label, limits, lifetime)
+    secret = await accounts.tokens.add(_actor(), options.name, options.label, limits, lifetime)
     if options.json:
         output.as_json({"id": secret.id, "token": str(secret)})
         return
@@ -299,7 +292,7 @@ async def _token_add(accounts: Accounts, options: argparse.Namespace) -> None:
 
 
 async def _token_list(accounts: Accounts, options: argparse.Namespace) -> None:
-    found = await accounts.tokens(options.name)
+    found = await accounts.tokens.of(options.name)
     if options.json:
         output.as_json(
             [{k: v for k, v in asdict(one).items() if k not in ("hash", "account_id")} for one in found]
@@ -319,16 +312,16 @@ async def _token_list(accounts: Accounts, options: argparse.Namespace) -> None:
 
 
 async def _token_remove(accounts: Accounts, options: argparse.Namespace) -> None:
-    await accounts.remove_token(_actor(), options.name, options.id)
+    await accounts.tokens.remove(_actor(), options.name, options.id)
 
 
 async def _grant_add(accounts: Accounts, options: argparse.Namespace) -> None:
     actions = actions_of([options.actions])
-    await accounts.grant(_actor(), Subject.parse(options.subject), options.pattern, actions)
+    await accounts.grants.add(_actor(), Subject.parse(options.subject), options.pattern, actions)
 
 
 async def _grant_list(accounts: Accounts, options: argparse.Namespace) -> None:
-    found = await accounts.grants()
+    found = await accounts.grants.list()
     if options.json:
         output.as_json([asdict(one) for one in found])
         return
@@ -336,13 +329,13 @@ async def _grant_list(accounts: Accounts, options: argparse.Namespace) -> None:
 
 
 async def _grant_remove(accounts: Accounts, options: argparse.Namespace) -> None:
-    await accounts.revoke(_actor(), Subject.parse(options.subject), options.pattern)
+    await accounts.grants.remove(_actor(), Subject.parse(options.subject), options.pattern)
 
 
 async def _may(accounts: Accounts, options: argparse.Namespace) -> int:
     if options.action not in ACTIONS:
         raise Refused(f"{options.action!r} is no action; {', '.join(ACTIONS)} are")
-    grant = await accounts.decide(options.name, options.action, Repository.parse(options.repository))
+    grant = await accounts.grants.decide(options.name, options.action, Repository.parse(options.repository))
     if options.json:
         output.as_json({"allowed": grant is not None, "because": None if grant is None else str(grant)})
     else:

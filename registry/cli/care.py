@@ -18,7 +18,7 @@ from registry.server import care, storage
 from registry.server.index import candidates, damage, jobs
 from registry.server.index.engine import Index
 from registry.server.service import collect, lease, retain, scrub
-from registry.server.service.accounts import Actor
+from registry.server.service.administration.changes import Actor
 from registry.server.service.collect_plan import Decision
 from registry.server.service.lease import Lease
 from registry.server.service.reconcile import Found, Reconciliation

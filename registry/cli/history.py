@@ -16,7 +16,7 @@ from registry.server.auth.caller import Operator
 from registry.server.index.engine import Index
 from registry.server.index.history import Entry, Point
 from registry.server.service import quotas
-from registry.server.service.accounts import Actor, Refused
+from registry.server.service.administration.changes import Actor, Refused
 from registry.server.service.history import History, Wanted, moment_of
 from registry.server.service.quotas import Quotas
 

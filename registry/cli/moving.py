@@ -25,7 +25,7 @@ from registry.oci.reference import Repository, Tag
 from registry.server import storage, wiring
 from registry.server.auth import patterns
 from registry.server.index.engine import Index
-from registry.server.service.accounts import Actor
+from registry.server.service.administration.changes import Actor
 from registry.server.service.moving.incoming import Import, Wishes
 from registry.server.service.moving.outgoing import Export
 from registry.server.service.moving.report import Report

@@ -14,7 +14,7 @@ from registry.config import Settings
 from registry.oci.errors import ConfigurationError, HytheError
 from registry.server import recovery
 from registry.server.service import backup
-from registry.server.service.accounts import Actor
+from registry.server.service.administration.changes import Actor
 from registry.server.service.rebuild import Found
 
 FAMILIES = ("backup", "rebuild")

@@ -25,7 +25,7 @@ from registry.cli.settings import load as load_settings
 from registry.config import Settings
 from registry.oci.errors import ConfigurationError
 from registry.server import logs, storage, wiring
-from registry.server.service.accounts import FIRST_ADMINISTRATOR
+from registry.server.service.administration.accounts import FIRST_ADMINISTRATOR
 from registry.server.web.protocol import BoundedProtocol
 
 _BACKLOG = 2048

@@ -15,7 +15,8 @@ from registry.server.auth.patterns import check_team
 from registry.server.auth.rights import ROLE_ACTIONS
 from registry.server.index.engine import Index
 from registry.server.service import signin
-from registry.server.service.accounts import Accounts, limit_of
+from registry.server.service.administration.accounts import Accounts
+from registry.server.service.administration.words import limit_of
 from registry.server.service.external import ExternalTokens
 from registry.server.service.jobs import Jobs
 from registry.server.service.keysets import Keys, KeySet, Remembered, keys_of_file

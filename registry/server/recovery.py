@@ -15,7 +15,7 @@ from registry.server.index.engine import Index, Transaction
 from registry.server.index.snapshot import Contents
 from registry.server.index.snapshot_load import NotEmpty
 from registry.server.service import backup, collect, lease, rebuild
-from registry.server.service.accounts import Actor
+from registry.server.service.administration.changes import Actor
 from registry.server.service.rebuild import Found, Rebuilding
 
 

@@ -15,7 +15,8 @@ from registry.server.index import accounts as rows
 from registry.server.index.engine import EmbeddedIndex
 from registry.server.index.migrate import migrate_sqlite
 from registry.server.service.access import Access, KeyRing, Login
-from registry.server.service.accounts import Accounts, Actor
+from registry.server.service.administration.accounts import Accounts
+from registry.server.service.administration.changes import Actor
 from registry.server.service.history import History
 from registry.server.service.policy import Policy
 from registry.server.service.quotas import Quotas
@@ -39,14 +40,14 @@ class Bench:
     async def fill(self) -> None:
         await self.accounts.set_up()
         await self.accounts.add_user(OPERATOR, "alice", PASSWORD, is_admin=True)
-        await self.accounts.add_team(OPERATOR, "web")
-        await self.accounts.join(OPERATOR, "web", "alice", "maintainer")
+        await self.accounts.teams.add(OPERATOR, "web")
+        await self.accounts.teams.join(OPERATOR, "web", "alice", "maintainer")
         await self.accounts.add_robot(OPERATOR, "ci")
 
     async def login(self, with_token: bool) -> Login:
         secret = PASSWORD
         if with_token:
-            secret = str(await self.accounts.add_token(OPERATOR, "alice", "hers"))
+            secret = str(await self.accounts.tokens.add(OPERATOR, "alice", "hers"))
         return await self.access.login("alice", secret, "127.0.0.1")
 
     def call(self, login: Login, guard: Guard) -> Call:
@@ -63,7 +64,7 @@ class Bench:
         return call
 
     async def members(self) -> list[str]:
-        return [one.name for one in (await self.accounts.members("web", "", 10)).items]
+        return [one.name for one in (await self.accounts.teams.members("web", "", 10)).items]
 
 
 def on_a_bench(directory: Path, test: Callable[[Bench], Awaitable[None]]) -> None:
@@ -102,7 +103,7 @@ EVENTS: dict[str, tuple[Event, Guard, type[Exception]]] = {
     ),
     "gone": (lambda bench, login: bench.accounts.remove(OPERATOR, "alice"), seen_by_maintainers, Unauthorized),
     "without the token": (
-        lambda bench, login: bench.accounts.remove_token(OPERATOR, "alice", login.credential),
+        lambda bench, login: bench.accounts.tokens.remove(OPERATOR, "alice", login.credential),
         seen_by_maintainers,
         Unauthorized,
     ),
@@ -119,7 +120,7 @@ def test_a_right_that_was_taken_away_after_the_guard_had_let_one_in_is_none(tmp_
         await happen(bench, login)
         before = await bench.members()
         with pytest.raises(expected):
-            await bench.accounts.join(call.actor, "web", "ci", "member")
+            await bench.accounts.teams.join(call.actor, "web", "ci", "member")
         assert await bench.members() == before
 
     on_a_bench(tmp_path, test)
@@ -129,9 +130,9 @@ def test_a_maintainer_who_was_taken_out_changes_nothing_any_more(tmp_path: Path)
     async def test(bench: Bench) -> None:
         await bench.accounts.set_admin(OPERATOR, "alice", False)
         call = bench.call(await bench.login(with_token=False), seen_by_maintainers)
-        await bench.accounts.leave(OPERATOR, "web", "alice")
+        await bench.accounts.teams.leave(OPERATOR, "web", "alice")
         with pytest.raises(Hidden):
-            await bench.accounts.join(call.actor, "web", "alice", "maintainer")
+            await bench.accounts.teams.join(call.actor, "web", "alice", "maintainer")
         assert await bench.members() == []
 
     on_a_bench(tmp_path, test)
@@ -149,7 +150,7 @@ def test_everything_that_was_required_is_asked_again(tmp_path: Path) -> None:
 
         call.require(once)
         with pytest.raises(Denied):
-            await bench.accounts.join(call.actor, "web", "ci", "member")
+            await bench.accounts.teams.join(call.actor, "web", "ci", "member")
         assert await bench.members() == ["alice"]
 
     on_a_bench(tmp_path, test)
@@ -158,7 +159,7 @@ def test_everything_that_was_required_is_asked_again(tmp_path: Path) -> None:
 def test_a_right_that_still_holds_is_enough(tmp_path: Path) -> None:
     async def test(bench: Bench) -> None:
         call = bench.call(await bench.login(with_token=True), seen_by_maintainers)
-        await bench.accounts.join(call.actor, "web", "ci", "member")
+        await bench.accounts.teams.join(call.actor, "web", "ci", "member")
         assert await bench.members() == ["alice", "ci"]
 
     on_a_bench(tmp_path, test)

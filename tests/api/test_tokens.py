@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.server.service.accounts import TOKENS_PER_ACCOUNT_MAX
+from registry.server.service.administration.tokens import TOKENS_PER_ACCOUNT_MAX
 from tests.api.conftest import House, MakeHouse
 
 PULL = [{"actions": ["pull"], "pattern": "web/*"}]

@@ -23,7 +23,7 @@ from registry.server.index.engine import Index, Transaction
 from registry.server.index.history import UNTAGGED, Entry, Point
 from registry.server.index.restore import Branch
 from registry.server.service import immutable
-from registry.server.service.accounts import since_ms_of
+from registry.server.service.administration.words import since_ms_of
 from registry.server.service.policy import Policy
 
 _TRIES = 5

@@ -14,7 +14,8 @@ from registry.oci.errors import Unauthorized
 from registry.server.auth import foreign
 from registry.server.auth.jobs import JOB_TOKEN_AGE_MAX_SECONDS, Job, Rule
 from registry.server.auth.tokens import Claims, TokenInvalid
-from registry.server.service.accounts import Accounts, Actor
+from registry.server.service.administration.accounts import Accounts
+from registry.server.service.administration.changes import Actor
 from registry.server.service.keysets import KeySet
 
 log = logging.getLogger("hythe.federation")

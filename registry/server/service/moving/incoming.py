@@ -35,7 +35,7 @@ from registry.server.index import audit, blobs, imported, manifests
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.manifests import Stored
 from registry.server.service import publishing
-from registry.server.service.accounts import Actor
+from registry.server.service.administration.changes import Actor
 from registry.server.service.moving import settling
 from registry.server.service.moving.plan import Arrival, Problem, RepositoryPlan, TagChange, Verdict
 from registry.server.service.moving.report import Conflict, Report

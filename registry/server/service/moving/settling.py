@@ -10,7 +10,7 @@ from registry.oci.reference import Repository
 from registry.server.index import audit, imported, manifests, names, tags
 from registry.server.index.engine import Transaction
 from registry.server.service import immutable
-from registry.server.service.accounts import Actor
+from registry.server.service.administration.changes import Actor
 from registry.server.service.moving.plan import TagChange, Verdict, judge
 from registry.server.service.policy import Policy
 

@@ -14,7 +14,7 @@ from registry.oci.errors import Denied
 from registry.server.auth.caller import ACTIONS, Action
 from registry.server.auth.rights import Rights
 from registry.server.index.accounts import AccountUnknown, StoredGrant
-from registry.server.service.accounts import Subject
+from registry.server.service.administration.words import Subject
 from registry.server.web.api.call import Call, named
 from registry.server.web.api.guards import everyone, maintained, may_grant
 from registry.server.web.api.operations import PAGING, Operation, Parameter
@@ -39,7 +39,7 @@ def grant_of(stored: StoredGrant) -> Grant:
 
 async def list_grants(call: Call) -> list[Grant]:
     """Grants: all for an administrator, for others those inside of the namespaces of teams that they maintain."""
-    page = await call.accounts.grants_page(call.after_number(), call.limit(), maintained(call.rights))
+    page = await call.accounts.grants.page(call.after_number(), call.limit(), maintained(call.rights))
     return call.listed(page, grant_of)
 
 
@@ -58,7 +58,7 @@ async def add_grant(call: Call) -> Grant:
     call.require(may)
     actions = frozenset(wanted.actions)
     try:
-        await call.accounts.grant(call.actor, subject, wanted.pattern, actions)
+        await call.accounts.grants.add(call.actor, subject, wanted.pattern, actions)
     except AccountUnknown as error:
         raise named(error, "subject") from None
     return Grant(str(subject), wanted.pattern, [action for action in ACTIONS if action in actions])
@@ -74,7 +74,7 @@ async def remove_grant(call: Call) -> None:
             raise Hidden
 
     call.require(may)
-    await call.accounts.revoke(call.actor, subject, pattern)
+    await call.accounts.grants.remove(call.actor, subject, pattern)
 
 
 _WHICH = (

@@ -14,7 +14,7 @@ from registry.oci.reference import Repository, Tag
 from registry.server.auth.caller import Action
 from registry.server.auth.rights import Rights, within
 from registry.server.index.history import Entry
-from registry.server.service.accounts import Page
+from registry.server.service.administration.changes import Page
 from registry.server.service.history import Wanted, moment_of
 from registry.server.web.api.call import Call, Moment, moment, moment_or_none
 from registry.server.web.api.guards import everyone

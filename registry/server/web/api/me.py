@@ -98,7 +98,7 @@ async def change_password(call: Call) -> None:
 
 async def list_sessions(call: Call) -> list[Session]:
     """My sessions: the refresh tokens that clients keep for me, oldest first."""
-    page = await call.accounts.credentials_page(call.me, "refresh", call.after(), call.limit())
+    page = await call.accounts.tokens.page(call.me, "refresh", call.after(), call.limit())
     return call.listed(page, session_of)
 
 
@@ -119,12 +119,12 @@ async def end_sessions(call: Call) -> None:
 
     Browsers, docker and other clients have to log in again at once; my password and my own tokens stay good.
     """
-    await call.accounts.remove_sessions(call.actor, call.me)
+    await call.accounts.tokens.remove_sessions(call.actor, call.me)
 
 
 async def end_session(call: Call) -> None:
     """End one of my sessions, at once."""
-    await call.accounts.remove_session(call.actor, call.me, call.names["session"])
+    await call.accounts.tokens.remove_session(call.actor, call.me, call.names["session"])
 
 
 OPERATIONS = (

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from registry.oci import errors
 from registry.server.auth.tokens import TokenInvalid
 from registry.server.index.accounts import AccountExists, AccountUnknown
-from registry.server.service.accounts import InTheWay
+from registry.server.service.administration.changes import InTheWay
 from registry.server.service.history import Incomplete, NothingToRestore
 from registry.server.web.errors import NotFound, status_of
 from registry.server.web.http import ClientGone, Headers, Reply

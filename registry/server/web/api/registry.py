@@ -9,7 +9,8 @@ from msgspec import Struct
 from registry.oci.reference import Repository
 from registry.server.auth.caller import ACTIONS
 from registry.server.index.audit import Entry
-from registry.server.service.accounts import Page, actions_of, since_ms_of
+from registry.server.service.administration.changes import Page
+from registry.server.service.administration.words import actions_of, since_ms_of
 from registry.server.web.api.call import Call, Moment, moment
 from registry.server.web.api.guards import administrators, everyone
 from registry.server.web.api.operations import PAGING, Operation, Parameter
@@ -71,7 +72,7 @@ async def may(call: Call) -> Decision:
     action, *more = actions_of([call.required("action")])
     if more:
         raise FieldInvalid("ask for one action at a time", "action")
-    grant = await call.accounts.decide(name, action, Repository.parse(call.required("repository")))
+    grant = await call.accounts.grants.decide(name, action, Repository.parse(call.required("repository")))
     return Decision(grant is not None, None if grant is None else str(grant))
 
 

@@ -61,41 +61,43 @@ def member_of(stored: Member) -> TeamMember:
 async def list_teams(call: Call) -> list[Team]:
     """Teams, by name: all for an administrator, for others those that they maintain."""
     return call.listed(
-        await call.accounts.teams_page(call.after(), call.limit(), maintained(call.rights)), team_of
+        await call.accounts.teams.page(call.after(), call.limit(), maintained(call.rights)), team_of
     )
 
 
 async def add_team(call: Call) -> Team:
     """Add a team."""
     name = call.read(NewTeam).name
-    await call.accounts.add_team(call.actor, name)
-    return team_of(await call.accounts.team(name))
+    await call.accounts.teams.add(call.actor, name)
+    return team_of(await call.accounts.teams.get(name))
 
 
 async def show_team(call: Call) -> Team:
     """A team."""
-    return team_of(await call.accounts.team(call.names["team"]))
+    return team_of(await call.accounts.teams.get(call.names["team"]))
 
 
 async def remove_team(call: Call) -> None:
     """Delete a team and what was granted to it; its repositories stay."""
-    await call.accounts.remove_team(call.actor, call.names["team"])
+    await call.accounts.teams.remove(call.actor, call.names["team"])
 
 
 async def list_members(call: Call) -> list[TeamMember]:
     """Who is in a team, by name."""
-    return call.listed(await call.accounts.members(call.names["team"], call.after(), call.limit()), member_of)
+    return call.listed(
+        await call.accounts.teams.members(call.names["team"], call.after(), call.limit()), member_of
+    )
 
 
 async def put_member(call: Call) -> None:
     """Put a person or a robot into a team, or give them another role there."""
     role = call.read(Membership).role
-    await call.accounts.join(call.actor, call.names["team"], call.names["member"].lower(), role)
+    await call.accounts.teams.join(call.actor, call.names["team"], call.names["member"].lower(), role)
 
 
 async def remove_member(call: Call) -> None:
     """Take a person or a robot out of a team."""
-    await call.accounts.leave(call.actor, call.names["team"], call.names["member"].lower())
+    await call.accounts.teams.leave(call.actor, call.names["team"], call.names["member"].lower())
 
 
 _MEMBER = "/teams/{team}/members/{member}"

@@ -15,7 +15,7 @@ from registry.server.auth.rights import Limit
 from registry.server.index.accounts import Kind
 from registry.server.index.credentials import Credential
 from registry.server.index.names import now_ms
-from registry.server.service.accounts import TOKEN_LIFETIME_MAX_SECONDS, TOKENS_PER_ACCOUNT_MAX
+from registry.server.service.administration.tokens import TOKEN_LIFETIME_MAX_SECONDS, TOKENS_PER_ACCOUNT_MAX
 from registry.server.web.api.call import Call, Moment, moment, moment_or_none
 from registry.server.web.api.guards import everyone, seen_by_administrators
 from registry.server.web.api.operations import PAGING, Operation
@@ -78,7 +78,7 @@ def token_of(stored: Credential) -> Token:
 
 
 async def _list(call: Call, owner: str) -> list[Token]:
-    page = await call.accounts.credentials_page(owner, "token", call.after(), call.limit())
+    page = await call.accounts.tokens.page(owner, "token", call.after(), call.limit())
     return call.listed(page, token_of)
 
 
@@ -91,8 +91,8 @@ async def _add(call: Call, owner: str) -> MadeToken:
     if owner == call.me and call.login.credential:
         _require_no_wider(call.login.expires_ms, lifetime)
         maker = call.login.credential
-    secret = await call.accounts.add_token(call.actor, owner, wanted.label, limits, lifetime, maker)
-    made = token_of(await call.accounts.token(owner, secret.id))
+    secret = await call.accounts.tokens.add(call.actor, owner, wanted.label, limits, lifetime, maker)
+    made = token_of(await call.accounts.tokens.get(owner, secret.id))
     return MadeToken(**asdict(made), token=str(secret))
 
 
@@ -109,7 +109,7 @@ def _require_no_wider(expires_ms: int | None, lifetime_seconds: int | None) -> N
 
 
 async def _remove(call: Call, owner: str) -> None:
-    await call.accounts.remove_token(call.actor, owner, call.names["token"])
+    await call.accounts.tokens.remove(call.actor, owner, call.names["token"])
 
 
 # --- one's own
@@ -130,7 +130,7 @@ async def add_my_token(call: Call) -> MadeToken:
 
 async def show_my_token(call: Call) -> Token:
     """One of my tokens."""
-    return token_of(await call.accounts.token(call.me, call.names["token"]))
+    return token_of(await call.accounts.tokens.get(call.me, call.names["token"]))
 
 
 async def remove_my_token(call: Call) -> None:
@@ -173,7 +173,7 @@ def operations(path: str, kind: Kind) -> tuple[Operation, ...]:
         return await _add(call, await owner(call))
 
     async def show_token(call: Call) -> Token:
-        return token_of(await call.accounts.token(await owner(call), call.names["token"]))
+        return token_of(await call.accounts.tokens.get(await owner(call), call.names["token"]))
 
     async def remove_token(call: Call) -> None:
         await _remove(call, await owner(call))

@@ -14,7 +14,9 @@ from urllib.parse import quote
 from registry.oci.errors import Denied, ParameterInvalid, RegistryError, TooManyRequests, Unauthorized, Unavailable
 from registry.server.auth.passwords import PasswordRefused
 from registry.server.service.access import Access
-from registry.server.service.accounts import Accounts, Actor, limit_of
+from registry.server.service.administration.accounts import Accounts
+from registry.server.service.administration.changes import Actor
+from registry.server.service.administration.words import limit_of
 from registry.server.service.oidc import Attempt, Provider, SignInFailed
 from registry.server.service.sessions import Sessions, SignedIn, form_token, is_secret, new_secret, still_holds
 from registry.server.service.signin import NotAdmitted, SignIn
@@ -213,8 +215,8 @@ class Pages:
         account = signed_in.account
         view = AccountView(
             account,
-            await self._accounts.places(account.name),
-            await self._accounts.tokens(account.name),
+            await self._accounts.teams.of(account.name),
+            await self._accounts.tokens.of(account.name),
             form_token(signed_in.secret),
             self._base_url(request).partition("://")[2],
         )
@@ -229,7 +231,7 @@ class Pages:
                 raise ParameterInvalid("that is no time after which a token can expire")
             limits = [limit_of(text) for text in form.get("allow", "").split()[:_LIMITS_MAX]]
             seconds = float(days) * 86_400 if days else None
-            secret = await self._accounts.add_token(
+            secret = await self._accounts.tokens.add(
                 self._actor(request, signed_in), account.name, label, limits, seconds
             )
         except (Unauthorized, TooManyRequests, Unavailable):
@@ -242,7 +244,7 @@ class Pages:
     async def remove_token(self, request: Request) -> Reply:
         """`POST /account/tokens/delete`: a token of one's own."""
         signed_in, form = await self._posted(request)
-        await self._accounts.remove_token(
+        await self._accounts.tokens.remove(
             self._actor(request, signed_in), signed_in.account.name, form.get("id", "")
         )
         return _redirect(_HOME)
