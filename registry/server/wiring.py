@@ -29,10 +29,11 @@ from registry.server.index import changes, credentials, leases, sessions
 from registry.server.index.engine import EmbeddedIndex, Index
 from registry.server.index.migrate import migrate_postgres, migrate_sqlite, require_schema
 from registry.server.service import quotas
-from registry.server.service.access import Access, KeyRing
+from registry.server.service.access import Access
 from registry.server.service.administration.accounts import Accounts
 from registry.server.service.administration.changes import Actor
 from registry.server.service.history import History
+from registry.server.service.keyring import KeyRing
 from registry.server.service.policy import Policy
 from registry.server.service.quotas import Quotas
 from registry.server.service.repository import Repositories

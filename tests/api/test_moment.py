@@ -14,10 +14,12 @@ from registry.server.auth import passwords
 from registry.server.index import accounts as rows
 from registry.server.index.engine import EmbeddedIndex
 from registry.server.index.migrate import migrate_sqlite
-from registry.server.service.access import Access, KeyRing, Login
+from registry.server.service.access import Access
 from registry.server.service.administration.accounts import Accounts
 from registry.server.service.administration.changes import Actor
+from registry.server.service.callers import Login
 from registry.server.service.history import History
+from registry.server.service.keyring import KeyRing
 from registry.server.service.policy import Policy
 from registry.server.service.quotas import Quotas
 from registry.server.web.api.call import Call, Care

@@ -8,124 +8,35 @@ that were signed before.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
-from registry.oci.errors import TooManyRequests, Unauthorized
-from registry.oci.reference import Repository
+from registry.oci.errors import Unauthorized
 from registry.server.auth import passwords, secrets, tokens
-from registry.server.auth.caller import Action
 from registry.server.auth.jobs import USER_NAME, Job, Rule
-from registry.server.auth.keys import SigningKey
 from registry.server.auth.passwords import Verifier
-from registry.server.auth.rights import Grant, Limit, Rights, within
+from registry.server.auth.rights import Grant, Limit, Rights
 from registry.server.auth.tokens import Claims, TokenInvalid
 from registry.server.index import accounts, credentials
-from registry.server.index.accounts import Account, Standing
-from registry.server.index.credentials import Attempts, Credential, StoredKey
-from registry.server.index.engine import Index, Transaction
+from registry.server.index.accounts import Standing
+from registry.server.index.credentials import Credential
+from registry.server.index.engine import Index
 from registry.server.index.names import now_ms
+from registry.server.service.callers import AccountCaller, Login
 from registry.server.service.hot import Hot
 from registry.server.service.jobs import REFUSED as JOB_REFUSED
 from registry.server.service.jobs import Jobs
+from registry.server.service.keyring import KeyRing
+from registry.server.service.slowing import Counters, Slowing
 
-# Failures that are free, the longest block, and for how long failures are remembered, in seconds. An account
-# under attack from elsewhere is slowed for seconds, never locked: its owner comes in between.
-_PAIR = (5, 300.0, 3600.0)
-_ADDRESS = (30, 300.0, 3600.0)
-_ACCOUNT = (50, 5.0, 600.0)
 _NOTE_USE_EVERY_MS = 60_000
-# A login from an address where the account came in within a day is not slowed by what others try on it.
-_WELCOME_AGAIN_MS = 3_600_000
 # No refusal comes sooner, so that the kind of hash, or that there is none, cannot be read from the time.
 _REFUSED_AFTER_SECONDS = 0.2
-_TOKEN_ACTION = {"overwrite": "push"}  # docker's token protocol knows no right to overwrite
 
 REFUSED = "the name or the password is wrong"
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Somebody who proved who they are.
-
-    `credential` is the token that they came with, "" for a password, and `expires_ms` when its time is over.
-    """
-
-    standing: Standing
-    limits: tuple[Limit, ...] = ()
-    credential: str = ""
-    expires_ms: int | None = None
-
-    @property
-    def account(self) -> Account:
-        """The account that it is."""
-        return self.standing.account
-
-
-@dataclass(frozen=True, slots=True)
-class AccountCaller:
-    """A caller with rights: those of an account or of everybody, within a token's limits and its scopes."""
-
-    name: str
-    address: str
-    rights: Rights
-    limits: tuple[Limit, ...] = ()
-    claims: Claims | None = None
-    is_anonymous: bool = False
-
-    def may(self, action: Action, repository: Repository) -> bool:
-        if self.claims is not None:
-            asked = _TOKEN_ACTION.get(action, action)
-            if not self.claims.covers("repository", repository, asked):
-                return False
-        return within(self.limits, action, repository) and self.rights.may(action, repository)
-
-    def may_list(self, how: str = "*") -> bool:
-        if self.claims is not None and not self.claims.covers("registry", "catalog", how):
-            return False
-        return not self.is_anonymous or bool(self.rights.grants)
-
-    def listing(self, how: str = "*") -> AccountCaller:
-        """The same caller for lists of repositories: a token for them names the list, not each one in it."""
-        return replace(self, claims=None) if self.may_list(how) else self
-
-
-class KeyRing:
-    """The keys that sign and verify, as the index has them now."""
-
-    def __init__(self, index: Index, lifetime_seconds: float) -> None:
-        self._index = index
-        # A retired key verifies for as long as what it signed may live.
-        self._kept_ms = int((lifetime_seconds + 2 * tokens.LEEWAY_SECONDS) * 1000)
-        self._hot: Hot[list[StoredKey]] = Hot(1 << 20, index.epoch)
-
-    async def _all(self) -> list[StoredKey]:
-        found = await self._hot.get("keys")
-        if found is None:
-            moment = self._hot.moment
-            found = await self._index.read(credentials.keys)
-            self._hot.put("keys", found, 1000, moment)
-        return found
-
-    async def signing(self) -> SigningKey:
-        """The key that signs now."""
-        for stored in await self._all():
-            if stored.retired_ms is None:
-                return stored.key
-        raise LookupError("the index has no signing key")
-
-    async def verifying(self) -> dict[str, SigningKey]:
-        """The keys whose signatures hold now, by their ids."""
-        oldest = now_ms() - self._kept_ms
-        return {
-            stored.key.id: stored.key
-            for stored in await self._all()
-            if stored.retired_ms is None or stored.retired_ms > oldest
-        }
 
 
 class Foreigners(Protocol):
@@ -157,6 +68,7 @@ class Access:
         self._issuer = issuer
         self._audience = audience
         self._verifier = Verifier()
+        self.slowing = Slowing(index)
         self._standings: Hot[Standing] = Hot(16 << 20, index.epoch)
         self._anonymous: Hot[Rights] = Hot(1 << 20, index.epoch)
         self._credentials: Hot[Credential] = Hot(8 << 20, index.epoch)
@@ -204,39 +116,22 @@ class Access:
         began = time.monotonic()
         name = name.replace("\0", "\N{REPLACEMENT CHARACTER}")  # which no database keeps
         secret = secrets.parse(password)
-        counters = _Counters.of(name, address)
+        counters = Counters.of(name, address)
         if secret is not None:
             # Nobody guesses 192 random bits: a pipeline's token is not slowed by what others try on its account.
-            await self.require_unblocked(address)
+            await self.slowing.require_address(address)
             found = await self._by_token(name, secret)
         else:
-            known = await self._require_unblocked(counters)
+            known = await self.slowing.require(counters)
             found = await self._by_password(name, password)
-            if found is not None and (counters.pair in known or not counters.is_fresh(known)):
-                await self._index.note(credentials.succeeded, counters.pair, counters.welcome)
+            if found is not None:
+                await self.slowing.succeeded(counters, known)
         if found is None:
-            await self._index.note(_count_failure, counters)
+            await self.slowing.failed(counters)
             if secret is None:
                 await asyncio.sleep(max(0.0, began + _REFUSED_AFTER_SECONDS - time.monotonic()))
             raise Unauthorized(REFUSED)
         return found
-
-    async def require_unblocked(self, address: str) -> None:
-        """Raise TooManyRequests for an address from which too much failed."""
-        of_address = _Counters.of("", address).address
-        _require_past((await self._index.read(credentials.attempts, [of_address])).values())
-
-    async def note_failure(self, address: str) -> None:
-        """Count something that failed from an address, as failed logins are."""
-        await self._index.note(credentials.failed, _Counters.of("", address).address, *_ADDRESS)
-
-    async def _require_unblocked(self, counters: _Counters) -> dict[str, Attempts]:
-        """What is counted, when nothing of it stands in the way now. Raises TooManyRequests."""
-        known = await self._index.read(credentials.attempts, list(counters))
-        _require_past(
-            attempts for key, attempts in known.items() if key != counters.account or counters.welcome not in known
-        )
-        return known
 
     async def _by_password(self, name: str, password: str) -> Login | None:
         account = await self._index.read(accounts.find, name)
@@ -368,53 +263,3 @@ class Access:
         claims = tokens.verify(token, ring.get, self._issuer, self._audience)
         self._claims.put(token, (claims, claims.expires_at), 3 * len(token) + 500, moment)
         return claims
-
-
-def rights_still(tx: Transaction, login: Login) -> Rights:
-    """What *login* may do as this transaction sees it. Raises Unauthorized when it holds no longer."""
-    standing = accounts.standing(tx, login.account.id)
-    has_changed = standing is None or standing.account.generation != login.account.generation
-    if standing is None or has_changed or (login.credential and credentials.get(tx, login.credential) is None):
-        raise Unauthorized("what you logged in with has just stopped to hold")
-    return standing.rights
-
-
-class _Counters(NamedTuple):
-    """The rows under which logins of a name from an address are counted; `welcome` is there after a good one."""
-
-    pair: str
-    address: str
-    account: str
-    welcome: str
-
-    @classmethod
-    def of(cls, name: str, address: str) -> _Counters:
-        """Those of a login."""
-        who, origin = name.lower()[:130], _origin(address)
-        return cls(f"pair:{who}@{origin}", f"address:{origin}", f"account:{who}", f"welcome:{who}@{origin}")
-
-    def is_fresh(self, known: Mapping[str, Attempts]) -> bool:
-        """Whether the good login was noted so lately that this one need not be."""
-        return self.welcome in known and known[self.welcome].touched_ms > now_ms() - _WELCOME_AGAIN_MS
-
-
-def _origin(address: str) -> str:
-    """What counts as one address: of IPv6, the network that one customer is given."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return address
-    return str(parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed) >> 64 << 64))
-
-
-def _require_past(counted: Iterable[Attempts]) -> None:
-    wait_ms = max((attempts.until_ms for attempts in counted), default=0) - now_ms()
-    if wait_ms > 0:
-        raise TooManyRequests("too many failed logins; wait, then try again", 1 + wait_ms // 1000)
-
-
-def _count_failure(tx: Transaction, counters: _Counters) -> None:
-    for key, bounds in zip(counters[:3], (_PAIR, _ADDRESS, _ACCOUNT), strict=True):
-        credentials.failed(tx, key, *bounds)

@@ -12,7 +12,7 @@ from registry.server.auth import foreign
 from registry.server.auth.caller import ACTIONS
 from registry.server.auth.rights import Grant, Rights
 from registry.server.auth.tokens import Claims, TokenInvalid, access_of
-from registry.server.service.access import AccountCaller
+from registry.server.service.callers import AccountCaller
 from registry.server.service.keysets import KeySet
 
 _NAME_MAX_CHARACTERS = 200

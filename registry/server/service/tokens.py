@@ -19,7 +19,9 @@ from registry.server.auth.tokens import Claims
 from registry.server.index import credentials
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
-from registry.server.service.access import Access, AccountCaller, KeyRing, Login, rights_still
+from registry.server.service.access import Access
+from registry.server.service.callers import AccountCaller, Login, rights_still
+from registry.server.service.keyring import KeyRing
 
 # Docker keeps a refresh token until it is told to log out.
 _REFRESH_LIFETIME_MS = 90 * 86_400_000

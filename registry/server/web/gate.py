@@ -17,7 +17,8 @@ from registry.oci.errors import Denied, Unauthorized
 from registry.oci.reference import Repository
 from registry.server.auth.caller import Action, Caller
 from registry.server.auth.tokens import TokenInvalid
-from registry.server.service.access import Access, AccountCaller
+from registry.server.service.access import Access
+from registry.server.service.callers import AccountCaller
 from registry.server.web.http import Request
 from registry.server.web.proxies import Proxies
 

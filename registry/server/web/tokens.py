@@ -12,7 +12,9 @@ from typing import Any
 from registry.oci.errors import RegistryError, Unauthorized
 from registry.oci.scope import parse_all
 from registry.server.auth.jobs import Job
-from registry.server.service.access import Access, KeyRing, Login
+from registry.server.service.access import Access
+from registry.server.service.callers import Login
+from registry.server.service.keyring import KeyRing
 from registry.server.service.tokens import Issued, Tokens
 from registry.server.web.forms import read_form
 from registry.server.web.gate import basic

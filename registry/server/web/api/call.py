@@ -15,9 +15,10 @@ from registry.oci.errors import RegistryError
 from registry.server.auth.rights import Rights
 from registry.server.index.accounts import Account, AccountUnknown, Kind
 from registry.server.index.engine import Transaction
-from registry.server.service.access import Access, Login, rights_still
+from registry.server.service.access import Access
 from registry.server.service.administration.accounts import Accounts
 from registry.server.service.administration.changes import Actor, Page
+from registry.server.service.callers import Login, rights_still
 from registry.server.service.history import History
 from registry.server.service.quotas import Quotas
 from registry.server.web.api.problems import FieldInvalid

@@ -12,9 +12,10 @@ import msgspec
 
 from registry.oci.errors import Denied, Unauthorized
 from registry.server.auth.rights import Limit
-from registry.server.service.access import Access, Login
+from registry.server.service.access import Access
 from registry.server.service.administration.accounts import Accounts
 from registry.server.service.administration.changes import Actor
+from registry.server.service.callers import Login
 from registry.server.web.api import grants, history, me, openapi, quotas, registry, robots, teams, tokens, users
 from registry.server.web.api.call import Call, Care
 from registry.server.web.api.operations import Operation

@@ -171,7 +171,7 @@ class Pages:
     async def come_back(self, request: Request) -> Reply:
         """`GET /login/callback`: back from the identity provider."""
         door = self._require_door()
-        await self._access.require_unblocked(request.client)
+        await self._access.slowing.require_address(request.client)
         secret, _, kept = cookies.read(request, cookies.ATTEMPT, self._is_tls(request)).partition(".")
         attempt = Attempt.parse(secret)
         try:
@@ -182,7 +182,7 @@ class Pages:
             claims = await door.provider.finish(attempt, code, self._redirect_uri(request), policy.wanted_claims())
         except SignInFailed as error:
             log.warning("signin.failed", extra={"fields": {"client": request.client, "reason": error.reason}})
-            await self._access.note_failure(request.client)
+            await self._access.slowing.address_failed(request.client)
             raise
         account_id = await door.sign_in.enter(claims, request.client)
         return await self._begin(request, account_id, safe_next(_decoded(kept)))
