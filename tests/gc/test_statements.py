@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from registry.oci.digest import Digest
 from registry.server.index import blobs, candidates, garbage, history, inventory, pulled, schema, tags, usage
 from registry.server.index.engine import sqlite_engine
-from registry.server.index.postgres import postgres_engine
+from registry.server.index.postgres_connect import postgres_engine
 from tests.gc.large import fill
 from tests.gc.test_cost import fill_postgres
 from tests.support.postgres import Postgres

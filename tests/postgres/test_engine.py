@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from registry.oci.digest import Digest
 from registry.oci.errors import ConfigurationError, ParameterInvalid, Unavailable
 from registry.oci.reference import Repository, Tag
-from registry.server.index import changes, manifests, names, schema, tags
-from registry.server.index import postgres as engine
+from registry.server.index import changes, manifests, names, postgres_crew, postgres_epoch, schema, tags
 from registry.server.index.engine import Transaction
 from registry.server.index.postgres import PostgresIndex
+from registry.server.index.postgres_connect import postgres_engine
 from tests.postgres.test_contract import dangling, document, put
 from tests.support.postgres import Postgres
 from tests.support.proxy import Proxy
@@ -162,7 +162,7 @@ class TestTransactions:
     @pytest.mark.parametrize("url", ["postgresql://host:port/x", "postgresql://h/x?connect_timeout=1&port=x:y"])
     def test_an_address_that_is_none_is_told_without_a_password(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match=r"index\.url"):
-            engine.postgres_engine(url).connect()
+            postgres_engine(url).connect()
 
 
 class TestLocks:
@@ -310,7 +310,7 @@ class TestConnections:
     def test_connections_that_were_idle_for_long_are_given_back(
         self, postgres: Postgres, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(engine, "_IDLE_SECONDS", 0.05)
+        monkeypatch.setattr(postgres_crew, "_IDLE_SECONDS", 0.05)
         index = PostgresIndex(postgres.url(name), 4)
 
         async def run() -> None:
@@ -386,9 +386,9 @@ class TestConnections:
         proxy: Proxy,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(engine, "_TRANSACTION_SECONDS", 0.5)
-        monkeypatch.setattr(engine, "_EPOCH_SECONDS", 0.5)
-        monkeypatch.setattr(engine, "_CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(postgres_crew, "_TRANSACTION_SECONDS", 0.5)
+        monkeypatch.setattr(postgres_epoch, "_EPOCH_SECONDS", 0.5)
+        monkeypatch.setattr(postgres_epoch, "CONNECT_SECONDS", 0.5)
 
         async def run() -> None:
             await asyncio.gather(*(through.read(count_repositories) for _ in range(20)), through.epoch())

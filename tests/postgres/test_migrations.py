@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 
 from registry.oci.errors import ConfigurationError
 from registry.server.index.migrate import migrate_postgres, require_schema
-from registry.server.index.postgres import postgres_engine
+from registry.server.index.postgres_connect import postgres_engine
 from registry.server.index.schema import metadata
 from tests.conftest import MakeServer
 from tests.support.postgres import Postgres

@@ -92,7 +92,8 @@ def require_schema(url: str) -> None:
 @contextlib.contextmanager
 def administering(url: str) -> Iterator[sa.Connection]:
     """A connection for somebody at a command line, to whom faults are told in words."""
-    from registry.server.index.postgres import answer_to, postgres_engine  # slow to import
+    from registry.server.index.postgres_connect import postgres_engine  # slow to import, both
+    from registry.server.index.postgres_faults import answer_to
 
     engine = postgres_engine(url)
     try:
