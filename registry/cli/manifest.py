@@ -53,19 +53,9 @@ def _insecure(way: Reach, name: ImageName) -> Reach:
 async def _detail(name: ImageName, source: Source, descriptor: Descriptor) -> dict[str, Any]:
     """What docker prints of one manifest with --verbose."""
     _, data = await read_manifest(source, descriptor)
-    described: dict[str, Any] = {
-        "mediaType": descriptor.media_type,
-        "digest": descriptor.digest,
-        "size": descriptor.size_bytes,
-    }
-    platform = descriptor.platform
-    if platform is not None:
-        described["platform"] = {"architecture": platform.architecture, "os": platform.os}
-        if platform.variant:
-            described["platform"]["variant"] = platform.variant
     kind = "SchemaV2Manifest" if descriptor.media_type == media.DOCKER_MANIFEST else "OCIManifest"
-    ref = f"{name.name}@{descriptor.digest}" if platform is not None or name.tag is None else str(name)
-    return {"Ref": ref, "Descriptor": described, kind: json.loads(data)}
+    ref = f"{name.name}@{descriptor.digest}" if descriptor.platform is not None or name.tag is None else str(name)
+    return {"Ref": ref, "Descriptor": descriptor.document(), kind: json.loads(data)}
 
 
 def _print(document: Any) -> None:

@@ -33,6 +33,11 @@ class Descriptor:
             raise ManifestInvalid(f"{where}.mediaType is not a string")
         return cls(media_type, _digest(value, where), _size(value, where), Platform.parse(value.get("platform")))
 
+    def document(self) -> dict[str, Any]:
+        """What JSON has of it, in an index or a layout."""
+        platform = {} if self.platform is None else {"platform": self.platform.document()}
+        return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size_bytes, **platform}
+
 
 def refuse_folded(document: Iterable[str], known: Iterable[str]) -> None:
     """Raise ManifestInvalid for a field that is not in *known* but that some readers take for one that is.

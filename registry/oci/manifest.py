@@ -59,7 +59,7 @@ class Manifest:
 
     def referrer_descriptor(self, digest: Digest, size_bytes: int) -> dict[str, Any]:
         """The entry that stands for this manifest in its subject's referrers list."""
-        entry: dict[str, Any] = {"mediaType": self.media_type, "digest": str(digest), "size": size_bytes}
+        entry = Descriptor(self.media_type, digest, size_bytes).document()
         kind = self.referrer_type()
         if kind:
             entry["artifactType"] = kind

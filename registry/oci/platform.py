@@ -64,6 +64,11 @@ class Platform:
         architecture, implied = _ARCHITECTURES.get(given, (given, ""))
         return cls(words[0].lower(), architecture, variant or implied)
 
+    def document(self) -> dict[str, str]:
+        """What JSON has of it, with a variant where there is one."""
+        variant = {"variant": self.variant} if self.variant else {}
+        return {"architecture": self.architecture, "os": self.os, **variant}
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 

@@ -92,18 +92,8 @@ def _is_replaced(entry: Entry, digest: Digest, tag: str) -> bool:
 
 
 def _document(descriptor: Descriptor, tag: str, image_name: str) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "mediaType": descriptor.media_type,
-        "digest": str(descriptor.digest),
-        "size": descriptor.size_bytes,
-    }
-    platform = descriptor.platform
-    if platform is not None:
-        document["platform"] = {"os": platform.os, "architecture": platform.architecture}
-        if platform.variant:
-            document["platform"]["variant"] = platform.variant
     annotations = {key: text for key, text in ((REF_NAME, tag), (IMAGE_NAME, image_name)) if text}
-    return {**document, "annotations": annotations} if annotations else document
+    return descriptor.document() | ({"annotations": annotations} if annotations else {})
 
 
 def blob_name(digest: Digest) -> str:

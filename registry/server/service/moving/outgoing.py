@@ -9,6 +9,7 @@ from typing import Literal
 from registry.content import docker_layout
 from registry.content.departures import Departures
 from registry.oci import media
+from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.errors import ContentMissing, DigestInvalid
 from registry.oci.reference import Repository, Tag
@@ -19,12 +20,12 @@ from registry.server.service.moving import leaving
 from registry.server.service.moving.leaving import Departure, Leaving
 from registry.server.service.moving.plan import Problem
 from registry.server.service.moving.report import Report
+from registry.transfer import index_json
 
 Format = Literal["registry", "oci"]
 
 _PAGE = 1000
 _AT_ONCE = 8
-REF_NAME = "org.opencontainers.image.ref.name"
 
 
 class Export:
@@ -128,21 +129,21 @@ class Export:
         root = departure.repository
 
         def path(digest: Digest) -> str:
-            return f"{root}/blobs/{digest.algorithm}/{digest.encoded}"
+            return f"{root}/{index_json.blob_name(digest)}"
 
         whole = await self._blobs(departure, path)
         entries = []
         for tag, digest in departure.tags.items():
             if digest in whole:
-                name = {REF_NAME: tag}
+                name = {index_json.REF_NAME: tag}
                 entries.append({**_descriptor(departure.manifests[digest]), "annotations": name})
         entries += [_descriptor(departure.manifests[digest]) for digest in departure.roots() if digest in whole]
-        await self._out.text(f"{root}/oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        await self._out.text(f"{root}/index.json", _index(entries))
+        await self._out.text(f"{root}/{index_json.LAYOUT_FILE}", index_json.LAYOUT_TEXT)
+        await self._out.text(f"{root}/{index_json.INDEX_FILE}", _index(entries))
 
 
 def _descriptor(manifest: Leaving) -> dict[str, object]:
-    return {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size_bytes}
+    return Descriptor(manifest.media_type, manifest.digest, manifest.size_bytes).document()
 
 
 def _index(entries: Sequence[dict[str, object]]) -> bytes:
