@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,16 +71,8 @@ class Departures:
     async def _run(self, step: Callable[..., R], *args: object) -> R:
         return await threads.run(self._pool, step, *args)
 
-    @contextlib.contextmanager
-    def _temporary(self) -> Iterator[tuple[int, Path]]:
-        path = self._root / f".{secrets.token_hex(16)}.tmp"
-        with disk.full_disk_is_an_answer():
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            yield fd, path
-        finally:
-            os.close(fd)
-            disk.remove(path)
+    def _temporary(self) -> AbstractContextManager[tuple[int, Path]]:
+        return disk.temporary(self._root / f".{secrets.token_hex(16)}.tmp", 0o644)
 
 
 def _size(path: Path) -> int | None:

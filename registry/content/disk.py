@@ -41,6 +41,18 @@ def full_disk_is_an_answer() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def temporary(path: Path, mode: int) -> Iterator[tuple[int, Path]]:
+    """A new file at *path*, open to write and read, that is deleted again unless it was renamed."""
+    with full_disk_is_an_answer():
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        yield fd, path
+    finally:
+        os.close(fd)
+        remove(path)
+
+
 def write_all(fd: int, pieces: Sequence[bytes]) -> int:
     """Write *pieces* one after another and return their length; short writes are gone on with."""
     total = 0

@@ -18,8 +18,9 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -91,7 +92,7 @@ class FileStore:
         for piece in pieces:
             hasher.update(piece)
         _expect(digest, hasher.digest())
-        with self._temporary() as (fd, path), disk.full_disk_is_an_answer():
+        with self.temporary() as (fd, path), disk.full_disk_is_an_answer():
             disk.write_all(fd, pieces)
             os.fsync(fd)
             failpoints.reach("blob.flushed")
@@ -100,19 +101,11 @@ class FileStore:
 
     async def adopt(self, digest: Digest, source: Path, size_bytes: int, care: Care) -> How:
         """Take a file over that others have too; see `placing.place`."""
-        return await self.run(placing.place, source, self.path(digest), digest, size_bytes, self._temporary, care)
+        return await self.run(placing.place, source, self.path(digest), digest, size_bytes, self.temporary, care)
 
-    @contextlib.contextmanager
-    def _temporary(self) -> Iterator[tuple[int, Path]]:
-        """A new file that is deleted again unless it was renamed."""
-        path = self._uploads / (secrets.token_hex(16) + _TEMPORARY)
-        with disk.full_disk_is_an_answer():
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            yield fd, path
-        finally:
-            os.close(fd)
-            disk.remove(path)
+    def temporary(self) -> AbstractContextManager[tuple[int, Path]]:
+        """A file beside the blobs; see `disk.temporary`."""
+        return disk.temporary(self._uploads / (secrets.token_hex(16) + _TEMPORARY), 0o640)
 
     @contextlib.asynccontextmanager
     async def upload(self, session: str) -> AsyncIterator[FileUpload]:
@@ -235,7 +228,7 @@ class FileStore:
 
     async def check(self) -> None:
         def probe() -> None:
-            with self._temporary() as (fd, _), disk.full_disk_is_an_answer():
+            with self.temporary() as (fd, _), disk.full_disk_is_an_answer():
                 os.write(fd, b"ready")
 
         await self.run(probe)
@@ -394,7 +387,7 @@ class FileUpload:
         """This hold published the blob: if it was taken away since, a copy of the open file takes its place."""
         if self._store.has(expected):
             return
-        with self._store._temporary() as (fd, path), disk.full_disk_is_an_answer():
+        with self._store.temporary() as (fd, path), disk.full_disk_is_an_answer():
             disk.copy(self._fd, fd)
             _expect(expected, _hash_file(fd, expected.algorithm))
             os.fsync(fd)
