@@ -17,7 +17,6 @@ import contextlib
 import os
 import queue
 import secrets
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -26,16 +25,16 @@ from typing import ParamSpec, TypeVar
 
 from registry import failpoints
 from registry.content import disk, placing, threads
+from registry.content.files_read import FileBlob
+from registry.content.files_upload import FileUpload
 from registry.content.placing import Care, How
-from registry.content.store import Copy, Progress
+from registry.content.store import Copy, Progress, expect
 from registry.oci.digest import ALGORITHMS, Digest, Hasher
-from registry.oci.errors import BlobUploadUnknown, ContentMissing, DigestInvalid, RegistryError, UploadBusy
+from registry.oci.errors import ContentMissing, RegistryError, UploadBusy
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WRITEBACK_BYTES = 8 << 20
-_HASH_PIECE_BYTES = 1 << 20
 _TEMPORARY = ".tmp"
 _BUSY_WAIT_SECONDS = (0.02, 0.05, 0.1, 0.3, 0.5, 1.0)
 
@@ -91,7 +90,7 @@ class FileStore:
         hasher = Hasher(digest.algorithm)
         for piece in pieces:
             hasher.update(piece)
-        _expect(digest, hasher.digest())
+        expect(digest, hasher.digest())
         with self.temporary() as (fd, path), disk.full_disk_is_an_answer():
             disk.write_all(fd, pieces)
             os.fsync(fd)
@@ -268,198 +267,3 @@ def _names(path: Path) -> list[str]:
         return os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _expect(expected: Digest, actual: Digest) -> None:
-    if actual != expected:
-        raise DigestInvalid("the bytes that came do not have this digest", {"digest": expected, "actual": actual})
-
-
-class FileUpload:
-    """The Upload of a directory: an open, locked file and a hasher; see `store.Upload`."""
-
-    def __init__(self, store: FileStore, fd: int, path: Path) -> None:
-        self._store = store
-        self._fd = fd
-        self._path = path
-        self._progress = Progress()
-        self._hasher = Hasher()
-        self._written_back_bytes = 0
-        # The file is a blob by now, or may be: nothing is written to it or cut off any more.
-        self._sealed = False
-        # It became one through this hold, so that the open file has the whole of it.
-        self._published = False
-        self._in_use = threading.Lock()
-        self.begun = False
-        self.size_bytes = 0
-        self.has_leftovers = False
-
-    async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step that works on the open file; the file stays open until it is over."""
-
-        def while_open() -> T:
-            with self._in_use:
-                return step(*args, **kwargs)
-
-        return await self._store.run(while_open)
-
-    def close(self) -> None:
-        """Let the file go, when no thread works on it; that is a matter only for those cancelled twice."""
-        with self._in_use:
-            os.close(self._fd)
-            self._fd = -1
-
-    async def begin(self, progress: Progress, algorithm: str) -> None:
-        self.begun = True
-        self._progress = progress
-        self._algorithm = algorithm
-        # A commit whose row was never written took the file away; only the same requests can be repeated.
-        self._sealed = os.fstat(self._fd).st_size < progress.size_bytes
-        await self.revert()
-        failpoints.reach("upload.created")
-
-    async def revert(self) -> None:
-        state = self._progress.hash_state
-        self._hasher = Hasher.resume(state) if state else Hasher(self._algorithm)
-        self.size_bytes = self._written_back_bytes = self._progress.size_bytes
-        await self._run(self._rewind)
-
-    def _rewind(self) -> None:
-        if not self._sealed:
-            os.ftruncate(self._fd, self.size_bytes)
-            os.lseek(self._fd, self.size_bytes, os.SEEK_SET)
-
-    async def append(self, pieces: Sequence[bytes]) -> None:
-        await self._run(self._append, pieces)
-
-    def _append(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self._hasher.update(piece)
-        if self._sealed:  # the same bytes once more, or `commit` will say that they are not
-            self.size_bytes += sum(map(len, pieces))
-            return
-        with disk.full_disk_is_an_answer():
-            self.size_bytes += disk.write_all(self._fd, pieces)
-        failpoints.reach("upload.written")
-        waiting = self.size_bytes - self._written_back_bytes
-        if waiting >= _WRITEBACK_BYTES:
-            disk.begin_writeback(self._fd, self._written_back_bytes, waiting)
-            self._written_back_bytes = self.size_bytes
-
-    async def park(self) -> Progress:
-        await self._run(self._flush)
-        failpoints.reach("upload.flushed")
-        return Progress(self.size_bytes, self._hasher.state())
-
-    def _flush(self) -> None:
-        if self._sealed:
-            raise BlobUploadUnknown(self._path.name)
-        with disk.full_disk_is_an_answer():
-            os.fdatasync(self._fd)
-
-    async def commit(self, expected: Digest) -> int:
-        await self._run(self._commit, expected)
-        return self.size_bytes
-
-    def _commit(self, expected: Digest) -> None:
-        if self._published:
-            self._publish_again(expected)
-            return
-        if self._sealed:
-            self._commit_again(expected)
-            return
-        same = expected.algorithm == self._hasher.algorithm
-        _expect(expected, self._hasher.digest() if same else _hash_file(self._fd, expected.algorithm))
-        with disk.full_disk_is_an_answer():
-            os.fsync(self._fd)
-            failpoints.reach("blob.flushed")
-            if not disk.is_named(self._fd, self._path):  # discarded meanwhile; the name may be another's
-                raise BlobUploadUnknown(self._path.name)
-            self._sealed = True
-            try:
-                disk.publish(self._path, self._store.path(expected))
-            except FileNotFoundError:
-                raise BlobUploadUnknown(self._path.name) from None
-            self._published = True
-        failpoints.reach("blob.published")
-
-    def _publish_again(self, expected: Digest) -> None:
-        """This hold published the blob: if it was taken away since, a copy of the open file takes its place."""
-        if self._store.has(expected):
-            return
-        with self._store.temporary() as (fd, path), disk.full_disk_is_an_answer():
-            disk.copy(self._fd, fd)
-            _expect(expected, _hash_file(fd, expected.algorithm))
-            os.fsync(fd)
-            disk.publish(path, self._store.path(expected))
-
-    def _commit_again(self, expected: Digest) -> None:
-        """An earlier commit took the file away: see that it published these bytes, and finish what it began."""
-        path = self._store.path(expected)
-        try:
-            with path.open("rb", buffering=0) as published:
-                same = expected.algorithm == self._hasher.algorithm
-                known = expected if same else _hash_file(published.fileno(), self._hasher.algorithm)
-        except FileNotFoundError:
-            known = None
-        if known != self._hasher.digest():
-            raise BlobUploadUnknown(self._path.name)
-        disk.flush_directory(path.parent)
-        disk.remove_if_empty(self._fd, self._path)
-
-
-def _hash_file(fd: int, algorithm: str) -> Digest:
-    """What a file has, by an algorithm that it was not hashed with on the way in.
-
-    A client may name its algorithm only in the closing request.
-    """
-    hasher = Hasher(algorithm)
-    offset = 0
-    while piece := os.pread(fd, _HASH_PIECE_BYTES, offset):
-        hasher.update(piece)
-        offset += len(piece)
-    return hasher.digest()
-
-
-_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
-
-
-class FileBlob:
-    """An open file; what the page cache has is read at once, the rest in a thread."""
-
-    def __init__(self, fd: int, size_bytes: int, pool: ThreadPoolExecutor) -> None:
-        self._fd = fd
-        self._pool = pool
-        self.size_bytes = size_bytes
-
-    @property
-    def file(self) -> int | None:
-        return self._fd
-
-    async def pieces(self, start: int, end: int, piece_bytes: int) -> AsyncIterator[bytes | bytearray]:
-        while start < end:
-            wanted = min(piece_bytes, end - start)
-            piece: bytes | bytearray | None = self._cached(start, wanted)
-            if piece is None:
-                piece = await threads.run(self._pool, os.pread, self._fd, wanted, start)
-            if not piece:
-                raise OSError(f"the blob ends at byte {start}, before {end}")
-            start += len(piece)
-            yield piece
-
-    def _cached(self, start: int, wanted: int) -> bytearray | None:
-        """Bytes that need no disk; None when it would have to be waited for."""
-        if not _NOWAIT:
-            return None
-        buffer = bytearray(wanted)
-        try:
-            done = os.preadv(self._fd, [buffer], start, _NOWAIT)
-        except OSError:  # EAGAIN: not in memory; EOPNOTSUPP: this file system cannot say
-            return None
-        del buffer[done:]
-        return buffer if done else None
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

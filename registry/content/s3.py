@@ -35,9 +35,9 @@ from registry.content.s3_notes import (
 )
 from registry.content.s3_read import S3Blob, whole
 from registry.content.s3_upload import S3Upload
-from registry.content.store import Copy, Progress
+from registry.content.store import Copy, Progress, expect
 from registry.oci.digest import Digest, Hasher
-from registry.oci.errors import ContentMissing, DigestInvalid
+from registry.oci.errors import ContentMissing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,10 +150,7 @@ class S3Store:
     def _put(self, digest: Digest, data: bytes) -> None:
         hasher = Hasher(digest.algorithm)
         hasher.update(data)
-        if hasher.digest() != digest:
-            raise DigestInvalid(
-                "the bytes that came do not have this digest", {"digest": digest, "actual": hasher.digest()}
-            )
+        expect(digest, hasher.digest())
         failpoints.reach("blob.flushed")
         self.bucket.put(blob_key(digest), data)
         failpoints.reach("blob.published")

@@ -12,9 +12,9 @@ from registry.content.holds import Hold
 from registry.content.s3_client import Missing
 from registry.content.s3_gather import Gathering, Workshop
 from registry.content.s3_notes import Extent, Link, Parts, blob_key, data_key
-from registry.content.store import Progress
+from registry.content.store import Progress, expect
 from registry.oci.digest import Digest, Hasher
-from registry.oci.errors import BlobUploadUnknown, DigestInvalid
+from registry.oci.errors import BlobUploadUnknown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -143,10 +143,7 @@ class S3Upload:
         """Raises DigestInvalid. A client may name its algorithm only now: then all is read again."""
         same = expected.algorithm == self._hasher.algorithm
         actual = self._hasher.digest() if same else _digest(self._gathering.pieces(), expected.algorithm)
-        if actual != expected:
-            raise DigestInvalid(
-                "the bytes that came do not have this digest", {"digest": expected, "actual": actual}
-            )
+        expect(expected, actual)
 
     def _publish(self, expected: Digest) -> None:
         if self._shelf.has_whole(expected, self.size_bytes):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from registry.oci.digest import Digest
+from registry.oci.errors import DigestInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +209,9 @@ class BlobStore(Protocol):
     def close(self) -> None:
         """Wait for the work that is under way, and let go of everything."""
         ...
+
+
+def expect(expected: Digest, actual: Digest) -> None:
+    """Raise DigestInvalid when bytes that came have another digest than they should."""
+    if actual != expected:
+        raise DigestInvalid("the bytes that came do not have this digest", {"digest": expected, "actual": actual})
