@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from registry.oci.errors import Unavailable
-from registry.server.index import accounts
+from registry.server.index import teams
 from registry.server.service.oidc import Attempt
 from registry.server.service.oidc import Provider as OidcProvider
 from registry.transfer.fetch import Fetcher
@@ -27,7 +27,7 @@ def person(name: str, *groups: str, **more: Any) -> dict[str, Any]:
 
 
 def places(registry: Registry, name: str) -> list[tuple[str, str, str]]:
-    return registry.look(accounts.places, registry.account(name).id)
+    return registry.look(teams.of, registry.account(name).id)
 
 
 # --- whose account it is

@@ -20,11 +20,11 @@ from registry.server.auth.jobs import USER_NAME, Job, Rule
 from registry.server.auth.passwords import Verifier
 from registry.server.auth.rights import Grant, Limit, Rights
 from registry.server.auth.tokens import Claims, TokenInvalid
-from registry.server.index import accounts, credentials
-from registry.server.index.accounts import Standing
+from registry.server.index import accounts, credentials, standings
 from registry.server.index.credentials import Credential
 from registry.server.index.engine import Index
 from registry.server.index.names import now_ms
+from registry.server.index.standings import Standing
 from registry.server.service.callers import AccountCaller, Login
 from registry.server.service.hot import Hot
 from registry.server.service.jobs import REFUSED as JOB_REFUSED
@@ -82,7 +82,7 @@ class Access:
         found = await self._standings.get(account_id)
         if found is None:
             moment = self._standings.moment
-            found = await self._index.read(accounts.standing, account_id)
+            found = await self._index.read(standings.of, account_id)
             if found is not None:
                 found = replace(found, rights=found.rights.with_grants(self._public))
                 self._standings.put(account_id, found, 1000 + 300 * len(found.rights.grants), moment)
@@ -93,7 +93,7 @@ class Access:
         rights = await self._anonymous.get("rights")
         if rights is None:
             moment = self._anonymous.moment
-            rights = (await self._index.read(accounts.anonymous_rights)).with_grants(self._public)
+            rights = (await self._index.read(standings.anonymous)).with_grants(self._public)
             self._anonymous.put("rights", rights, 1000, moment)
         return AccountCaller("anonymous", address, rights, claims=claims, is_anonymous=True)
 

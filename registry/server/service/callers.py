@@ -9,9 +9,10 @@ from registry.oci.reference import Repository
 from registry.server.auth.caller import Action
 from registry.server.auth.rights import Limit, Rights, within
 from registry.server.auth.tokens import Claims
-from registry.server.index import accounts, credentials
-from registry.server.index.accounts import Account, Standing
+from registry.server.index import credentials, standings
+from registry.server.index.accounts import Account
 from registry.server.index.engine import Transaction
+from registry.server.index.standings import Standing
 
 _TOKEN_ACTION = {"overwrite": "push"}  # docker's token protocol knows no right to overwrite
 
@@ -64,7 +65,7 @@ class AccountCaller:
 
 def rights_still(tx: Transaction, login: Login) -> Rights:
     """What *login* may do as this transaction sees it. Raises Unauthorized when it holds no longer."""
-    standing = accounts.standing(tx, login.account.id)
+    standing = standings.of(tx, login.account.id)
     has_changed = standing is None or standing.account.generation != login.account.generation
     if standing is None or has_changed or (login.credential and credentials.get(tx, login.credential) is None):
         raise Unauthorized("what you logged in with has just stopped to hold")

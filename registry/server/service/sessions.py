@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from registry.oci.errors import Unauthorized
 from registry.server.index import accounts, sessions
-from registry.server.index.accounts import Account, Standing
+from registry.server.index.accounts import Account
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
+from registry.server.index.standings import Standing
 from registry.server.service.access import Access
 
 _FORM = re.compile(r"[A-Za-z0-9_-]{43}")

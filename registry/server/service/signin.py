@@ -14,7 +14,7 @@ from typing import Any
 
 from registry.oci.errors import RegistryError
 from registry.server.auth.patterns import NameRefused, check_account
-from registry.server.index import accounts, audit, credentials, identities
+from registry.server.index import accounts, audit, credentials, identities, teams
 from registry.server.index.accounts import Account
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
@@ -161,19 +161,19 @@ def _first_time(tx: Transaction, person: Person, address: str) -> Account | str:
 
 def _follow_teams(tx: Transaction, account: Account, wanted: Mapping[str, str], address: str) -> None:
     """Make memberships what the provider lists; those that somebody made here by hand stay as they are."""
-    present = {team: (role, origin) for team, role, origin in accounts.places(tx, account.id)}
+    present = {team: (role, origin) for team, role, origin in teams.of(tx, account.id)}
     for team, (_, origin) in present.items():
         if origin == ORIGIN and team not in wanted:
-            accounts.leave(tx, team, account)
+            teams.leave(tx, team, account)
             audit.write(tx, account.name, address, "team.leave", f"{team}/{account.name}", by=account.origin)
     for team, role in wanted.items():
         role_now, origin = present.get(team, ("", ORIGIN))
         if origin != ORIGIN or role_now == role:
             continue
-        if not accounts.has_team(tx, team):
-            accounts.add_team(tx, team)
+        if not teams.exists(tx, team):
+            teams.add(tx, team)
             audit.write(tx, account.name, address, "team.add", team, by=account.origin)
-        accounts.join(tx, team, account, role, ORIGIN)
+        teams.join(tx, team, account, role, ORIGIN)
         audit.write(tx, account.name, address, "team.join", f"{team}/{account.name}", by=account.origin, role=role)
 
 

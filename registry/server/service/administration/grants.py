@@ -8,9 +8,9 @@ from registry.oci.reference import Repository
 from registry.server.auth import patterns
 from registry.server.auth.caller import Action
 from registry.server.auth.rights import Grant
-from registry.server.index import accounts
-from registry.server.index.accounts import StoredGrant
+from registry.server.index import accounts, grants, standings
 from registry.server.index.engine import Index, Transaction
+from registry.server.index.grants import StoredGrant
 from registry.server.service.administration import changes
 from registry.server.service.administration.changes import Actor, Page, Refused, page_of
 from registry.server.service.administration.words import Subject
@@ -25,11 +25,11 @@ class Grants:
 
     async def list(self) -> Sequence[StoredGrant]:
         """All grants, by pattern."""
-        return await self._index.read(accounts.grants)
+        return await self._index.read(grants.everything)
 
     async def page(self, after: int, limit: int, inside: Collection[str] | None = None) -> Page[StoredGrant]:
         """Grants, in the order in which they were made; with *inside*, in these teams' namespaces alone."""
-        found = await self._index.read(accounts.grants_page, after, limit + 1, inside)
+        found = await self._index.read(grants.page, after, limit + 1, inside)
         return page_of(found, limit, lambda grant: str(grant.id))
 
     async def add(self, actor: Actor, subject: Subject, pattern: str, actions: frozenset[Action]) -> None:
@@ -39,7 +39,7 @@ class Grants:
             raise Refused("whoever has not signed in can be granted 'pull' alone")
 
         def change(tx: Transaction) -> None:
-            accounts.grant(tx, subject.kind, subject.id(tx), pattern, actions)
+            grants.put(tx, subject.kind, subject.id(tx), pattern, actions)
 
         words = ",".join(sorted(actions))
         await changes.make(self._index, actor, "grant.add", f"{subject} {words} {pattern}", change)
@@ -48,7 +48,7 @@ class Grants:
         """Take back what was granted on exactly this pattern. Raises AccountUnknown."""
 
         def change(tx: Transaction) -> None:
-            accounts.revoke(tx, subject.kind, subject.id(tx), pattern)
+            grants.remove(tx, subject.kind, subject.id(tx), pattern)
 
         await changes.make(self._index, actor, "grant.remove", f"{subject} {pattern}", change)
 
@@ -57,12 +57,12 @@ class Grants:
 
         def read(tx: Transaction) -> Grant | None:
             if name == "anonymous":
-                rights = accounts.anonymous_rights(tx)
+                rights = standings.anonymous(tx)
             else:
                 account = accounts.get(tx, name)
                 if not account.enabled:
                     return None
-                rights = accounts.rights_of(tx, account)
+                rights = standings.rights(tx, account)
             return rights.with_grants(self._public).decide(action, repository)
 
         return await self._index.read(read)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from registry.server.auth import patterns
 from registry.server.auth.caller import ACTIONS, Action
 from registry.server.auth.rights import Limit
-from registry.server.index import accounts
-from registry.server.index.accounts import SubjectKind
+from registry.server.index import accounts, teams
 from registry.server.index.engine import Transaction
+from registry.server.index.grants import SubjectKind
 from registry.server.service.administration.changes import Refused
 
 
@@ -41,7 +41,7 @@ class Subject:
         """Its id in the index. Raises AccountUnknown."""
         if self.kind == "account":
             return accounts.get(tx, self.name).id
-        return accounts.team_id(tx, self.name) if self.kind == "team" else 0
+        return teams.id_of(tx, self.name) if self.kind == "team" else 0
 
 
 def actions_of(words: Iterable[str]) -> frozenset[Action]:

@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 from registry.oci.errors import Denied
 from registry.server.auth.caller import ACTIONS, Action
 from registry.server.auth.rights import Rights
-from registry.server.index.accounts import AccountUnknown, StoredGrant
+from registry.server.index.accounts import AccountUnknown
+from registry.server.index.grants import StoredGrant
 from registry.server.service.administration.words import Subject
 from registry.server.web.api.call import Call, named
 from registry.server.web.api.guards import everyone, maintained, may_grant

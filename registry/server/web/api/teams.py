@@ -7,7 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from registry.server.auth.rights import TeamRole
-from registry.server.index.accounts import Kind, Member, TeamSize
+from registry.server.index.accounts import Kind
+from registry.server.index.teams import Member, TeamSize
 from registry.server.web.api.call import Call, Moment, moment
 from registry.server.web.api.guards import (
     administrators,
