@@ -308,19 +308,23 @@ def test_the_time_of_a_refusal_does_not_tell_who_there_is(with_file: tuple[Regis
     registry.do("user", "disable", "timed-disabled")
     registry.do("robot", "add", "timed-robot")
     kinds = ("timed-local", "timed-disabled", "timed-robot", "filed", "timed-nobody")
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for number in range(4):
+    shortest = dict.fromkeys(kinds, float("inf"))  # what else the machine does only adds to it
+
+    def are_alike() -> bool:
+        # On a machine that is busy, hashing takes longer than what every refusal waits for.
+        bound = 1.5 if min(shortest.values()) < 0.23 else 2.5
+        return max(shortest.values()) < bound * min(shortest.values())
+
+    # One that takes longer by itself does so each time, one that was only held up does not: it is asked again.
+    for number in range(20):
         for kind in random.sample(kinds, len(kinds)):
             began = time.perf_counter()
             answer = log_in(registry, kind, f"wrong {number}", elsewhere())
-            times[kind].append(time.perf_counter() - began)
+            shortest[kind] = min(shortest[kind], time.perf_counter() - began)
             assert answer.status_code == 401
-
-    shortest = {kind: min(found) for kind, found in times.items()}  # what else the machine does only adds to it
-
-    # On a machine that is busy, hashing takes longer than what every refusal waits for.
-    bound = 1.5 if min(shortest.values()) < 0.23 else 2.5
-    assert max(shortest.values()) < bound * min(shortest.values()), shortest
+        if number >= 3 and are_alike():
+            break
+    assert are_alike(), shortest
 
 
 def test_every_refusal_has_the_same_words(registry: Registry, name: str) -> None:
