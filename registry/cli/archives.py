@@ -108,7 +108,7 @@ def load(words: Sequence[str]) -> int:
     if options.input is None and sys.stdin.isatty():
         raise HytheError("requested load from stdin, but stdin is empty")
     platform = Platform.parse_text(options.platform) if options.platform else host_platform()
-    with local.opened() as store, _archive(options.input) as archive:
+    with local.opened(telling=True) as store, _archive(options.input) as archive:
         for line in asyncio.run(_load(store, archive, platform)):
             print(line)
     return 0
@@ -205,7 +205,7 @@ def import_(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     platform = Platform.parse_text(options.platform) if options.platform else host_platform()
     config = _configuration(options.message, options.file, platform, options.change)
-    with local.opened() as store:
+    with local.opened(telling=True) as store:
         name = ImageName.parse(options.name, store.default_host).with_default_tag() if options.name else None
         try:
             file = cast(IO[bytes], sys.stdin.buffer) if options.file == "-" else Path(options.file).open("rb")  # noqa: SIM115

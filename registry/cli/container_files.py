@@ -14,7 +14,7 @@ from registry.cli import containers
 from registry.cli.flags import BOOL, TEXT, Flag, Words
 from registry.client.images import changes
 from registry.client.images import records as images
-from registry.client.runtime import copying, differences, inside, rootfs
+from registry.client.runtime import copying, differences, inside, overlay, rootfs, storage
 from registry.client.runtime.errors import ContainerError
 from registry.client.runtime.machine import Machine
 from registry.oci.digest import Digest
@@ -173,7 +173,14 @@ def _diff(machine: Machine, options: SimpleNamespace) -> int:
         str(machine.store.place.layer(each.diff_id))
         for each in reversed(images.layers_of(machine.db, Digest(container.image_id)))
     ]
-    for kind, path in differences.changes(str(machine.place.container(container.id) / "upper"), lowers):
+    own = machine.place.container(container.id)
+    if whole := overlay.whole_copy(machine.store, container.id):
+        found = differences.of_copy(str(machine.store.place.root / whole), [str(own / "init"), *lowers])
+    else:
+        found = differences.changes(str(own / "upper"), lowers)
+        if storage.driver(machine.store.place.root) == storage.FUSE:  # whose marks are files
+            found = (each for each in found if not os.path.basename(each[1]).startswith(".wh."))
+    for kind, path in found:
         print(f"{kind} {path}")
     return 0
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 from registry.cli import local
 from registry.cli.flags import Stop, Words
-from registry.client.runtime.errors import ContainerError
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.records import Container
 from registry.oci.errors import HytheError
@@ -19,11 +18,9 @@ Verb = Callable[[Machine, SimpleNamespace], int]
 
 
 @contextmanager
-def opened() -> Iterator[Machine]:
-    """This user's containers."""
-    if os.geteuid() != 0:
-        raise ContainerError("containers need root here: run this with sudo")
-    with local.opened() as store:
+def opened(telling: bool = False) -> Iterator[Machine]:
+    """This user's containers; *telling* as with `local.opened`."""
+    with local.opened(containers=True, telling=telling) as store:
         yield Machine(store, os.environ)
 
 

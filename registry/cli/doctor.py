@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from registry.cli import containers, output
-from registry.cli.flags import BOOL, Flag, Words
+from registry.cli.flags import BOOL, Flag, Stop, Words
 from registry.client.images import records as images
-from registry.client.runtime import engine, netavark, records
+from registry.client.runtime import engine, netavark, records, storage
 from registry.client.runtime.errors import Missing
 from registry.client.runtime.machine import Machine
 
@@ -34,6 +34,9 @@ _DOCTOR = Words(
 )
 
 
+_SHOWN = ("conmon", "netavark", "aardvark-dns", "user namespace", "ids", "network", "limits")
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at; `mend` is the command that helps when it is not good."""
@@ -47,6 +50,11 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """All that containers need of a machine, the needed things first."""
+    yield from _everybodys()
+    yield from _networks()
+
+
+def _everybodys() -> Iterator[Check]:
     for name in engine.NAMES:
         path = engine.program(name)
         refused = path is not None and name == "crun" and engine.hybrid_cgroups()
@@ -67,6 +75,9 @@ def checks() -> Iterator[Check]:
         "a kernel with CONFIG_SECCOMP_FILTER",
     )
     yield Check("cgroups", os.path.isdir("/sys/fs/cgroup"), _cgroups(), "mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def _networks() -> Iterator[Check]:
     try:
         yield Check("netavark", True, _version(netavark.program()), needed=False)
     except Missing:
@@ -118,10 +129,10 @@ def _info(machine: Machine, options: SimpleNamespace) -> int:
         "Paused": sum(each.paused for each in running),
         "Stopped": len(found) - len(running),
         "Images": len(images.images(machine.db)),
-        "Storage Driver": "overlay",
+        "Storage Driver": storage.driver(machine.store.place.root),
         "Engine": _version(machine.engine.path),
         "Cgroups": _cgroups(),
-        **{check.name: check.found for check in checks() if check.name in ("conmon", "netavark", "aardvark-dns")},
+        **{check.name: check.found for check in _of_this_user(machine) if check.name in _SHOWN},
         "Kernel Version": platform.release(),
         "Architecture": platform.machine(),
         "CPUs": os.cpu_count(),
@@ -136,13 +147,30 @@ def _info(machine: Machine, options: SimpleNamespace) -> int:
     return 0
 
 
+def _of_this_user(machine: Machine) -> Iterator[Check]:
+    if not machine.is_rootless:
+        yield from checks()
+        return
+    yield from _everybodys()
+    from registry.cli import doctor_user
+
+    yield from (Check(*values) for values in doctor_user.inside(machine.environment))
+
+
 def doctor(words: Sequence[str]) -> int:
     """Run `doctor` and return its exit status: 1 when something is missing that containers need."""
-    return containers.execute(_DOCTOR, words, _doctor)
+    if os.geteuid() == 0:
+        return containers.execute(_DOCTOR, words, lambda _, options: _say(list(checks()), options))
+    try:
+        options = _DOCTOR.read(words)
+    except Stop as stop:
+        return stop.status
+    from registry.cli import doctor_user
+
+    return _say([*_everybodys(), *(Check(*values) for values in doctor_user.every(os.environ))], options)
 
 
-def _doctor(_: Machine, options: SimpleNamespace) -> int:
-    found = list(checks())
+def _say(found: list[Check], options: SimpleNamespace) -> int:
     works = any(check.good for check in found if check.name in engine.NAMES) and all(
         check.good for check in found if check.needed
     )

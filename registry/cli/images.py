@@ -33,7 +33,7 @@ _FILTERS = ("dangling", "label", "before", "since", "until", "reference")
 def run(words: Sequence[str]) -> int:
     """Run the verb and return its exit status."""
     options = _parser().parse_args(words)
-    with local.opened() as store:
+    with local.opened(files=False) as store:
         rows = [row(*each, options.no_trunc) for each in _lines(store, options)]
     if options.quiet:
         listing.show(rows, "{{.ID}}", HEADINGS)

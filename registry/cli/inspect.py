@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     template = templates.parse(options.format) if options.format and options.format != "json" else None
     found, status = [], 0
-    with local.opened() as store:
+    with local.opened(files=False) as store:
         for text in options.images:
             try:
                 document = describe(store, store.find(text))
@@ -149,7 +149,7 @@ def history(words: Sequence[str]) -> int:
     parser.add_argument("--format", metavar="TEMPLATE", help="table, json, or a Go template")
     options = parser.parse_args(words)
     human = options.human.lower() not in ("false", "0")
-    with local.opened() as store:
+    with local.opened(files=False) as store:
         image = store.find(options.image)
         rows = _steps(store, image, store.config(image.id), human, options.no_trunc)
     if options.quiet:

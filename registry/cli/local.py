@@ -36,9 +36,15 @@ def default_host(environment: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def opened() -> Iterator[Store]:
-    """This user's store. What goes wrong with it or with a file is one sentence: HytheError."""
+def opened(files: bool = True, containers: bool = False, telling: bool = False) -> Iterator[Store]:
+    """This user's store. What goes wrong with it or with a file is one sentence: HytheError.
+
+    An ordinary user becomes root of an own namespace, unless the images' *files* are not looked at; *containers*
+    cannot be without. With *telling*, what that user lacks for it is said.
+    """
     root = store_root(os.environ)
+    if os.geteuid() != 0 and (files or containers):
+        _become_root(root, containers, telling)
     try:
         store = Store(root, default_host(os.environ))
         try:
@@ -53,6 +59,24 @@ def opened() -> Iterator[Store]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise HytheError(f"{where}{error.strerror or error}") from None
+
+
+def _become_root(root: Path, needed: bool, telling: bool) -> None:
+    """Enter this user's namespace; what is started from there finds the same directories by the environment."""
+    from registry.client.runtime import place, userns
+    from registry.client.runtime.errors import Missing
+
+    run = place.run_root(root, os.environ)
+    try:
+        warning = userns.enter(run)
+    except Missing as error:
+        if needed:
+            raise
+        warning = f"owners of files in images are not kept: {error}"
+    else:
+        os.environ.update(HYTHE_CLIENT_ROOT=str(root), HYTHE_RUN_ROOT=str(run))
+    if telling and warning:
+        print(f"hythe: warning: {warning}", file=sys.stderr)
 
 
 def complain(error: object) -> None:

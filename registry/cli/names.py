@@ -21,7 +21,7 @@ def tag(words: Sequence[str]) -> int:
     parser.add_argument("source", metavar="SOURCE_IMAGE[:TAG]")
     parser.add_argument("target", metavar="TARGET_IMAGE[:TAG]")
     options = parser.parse_args(words)
-    with local.opened() as store:
+    with local.opened(files=False) as store:
         target = ImageName.parse(options.target, store.default_host)
         if target.digest is not None:
             raise HytheError("refusing to create a tag with a digest reference")

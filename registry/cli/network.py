@@ -9,7 +9,7 @@ from typing import Any
 from registry.cli import containers, listing, local
 from registry.cli.flags import BOOL, LIST, TEXT, Flag, Words
 from registry.client.runtime import networks, parse, records
-from registry.client.runtime.errors import ContainerConflict
+from registry.client.runtime.errors import ContainerConflict, Missing
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.netavark import Network
 from registry.oci.errors import HytheError
@@ -74,6 +74,8 @@ def _create(machine: Machine, options: SimpleNamespace) -> int:
         raise ContainerConflict(f"operation is not permitted on predefined {name} network")
     if options.driver != "bridge":
         raise HytheError(f"could not find plugin {options.driver}: there is the driver bridge")
+    if machine.is_rootless:
+        raise Missing("networks of one's own are bridges, which only root can make")
     labels = parse.labels(options.label)
     made = networks.create(
         machine, parse.name(name), options.subnet, options.gateway, options.internal, labels=labels.items()

@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("-q", "--quiet", action="store_true", help="only print the image's name")
     parser.add_argument("--disable-content-trust", nargs="?", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
-    with local.opened() as store:
+    with local.opened(telling=True) as store:
         asyncio.run(_pull(store, options))
     return 0
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from registry.cli import attached, container_options, containers
+from registry.cli import attached, container_options, containers, output
 from registry.cli.flags import BOOL, TEXT, Flag, Stop, Words, flags
 from registry.client.images.errors import ImageUnknown
 from registry.client.images.records import Image
-from registry.client.runtime import lifecycle, parse, records
+from registry.client.runtime import lifecycle, parse, records, rootless
 from registry.client.runtime.errors import ContainerConflict, ContainerError, ContainerUnknown, OptionInvalid
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.records import Container
@@ -59,7 +59,7 @@ def _guarded(work: object) -> int:
 
 
 def _create(options: SimpleNamespace) -> int:
-    with containers.opened() as machine:
+    with containers.opened(telling=True) as machine:
         print(_make(machine, options).id)
     return 0
 
@@ -67,7 +67,7 @@ def _create(options: SimpleNamespace) -> int:
 def _run(options: SimpleNamespace) -> int:
     if options.detach and options.rm and options.restart != "no":
         raise OptionInvalid("Conflicting options: --restart and --rm")
-    with containers.opened() as machine:
+    with containers.opened(telling=True) as machine:
         if not options.detach and options.tty and (options.interactive or "stdin" in options.attach):
             attached.check_terminal(Spec("", tty=True, open_stdin=True))
         container = _make(machine, options)
@@ -106,6 +106,8 @@ def _make(machine: Machine, options: SimpleNamespace) -> Container:
         spec = container_options.specification(options, text, words, config, os.environ)
         if not spec.arguments:
             raise OptionInvalid("No command specified")
+        for option in rootless.without_limits(spec) if machine.is_rootless else ():
+            output.note(f"WARNING: {option} limits nothing here: `hythe doctor` says what users need for it")
         container = lifecycle.create(machine, image, spec, name)
         write(container.id)
     return container

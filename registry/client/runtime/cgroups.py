@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.client.runtime import ungrouped
+
 _ROOT = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
 
@@ -31,6 +33,10 @@ def read(pid: int) -> Usage:
     """The usage of the container that this process is the first of. Raises FileNotFoundError when it is gone."""
     paths = _paths(pid)
     received, sent = _network(pid)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not has_own(pid):
+        cpu_ns, used, count = ungrouped.usage(pid)
+        return Usage(cpu_ns, used, whole, count, 0, 0, received, sent)
     if "memory" in paths:
         memory, cpu = paths["memory"], paths.get("cpuacct", paths["memory"])
         used = _number(memory / "memory.usage_in_bytes") - _entry(memory / "memory.stat", "total_inactive_file")
@@ -44,10 +50,14 @@ def read(pid: int) -> Usage:
         cpu_ns = _entry(own / "cpu.stat", "usage_usec") * 1000
         reads, writes = _io(own)
     pids = _number(paths.get("pids", paths.get("", _ROOT)) / "pids.current")
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Usage(
         cpu_ns, max(used, 0), limit if 0 < limit < _NO_LIMIT else whole, pids, reads, writes, received, sent
     )
+
+
+def has_own(pid: int) -> bool:
+    """Whether the container that this process is the first of has a cgroup of its own, not its monitor's."""
+    return _paths(pid) != _paths(ungrouped.parent(pid))
 
 
 def _paths(pid: int) -> dict[str, Path]:
@@ -111,6 +121,8 @@ def _network(pid: int) -> tuple[int, int]:
 
 def pids(pid: int) -> list[int]:
     """All processes of the container that this process is the first of."""
+    if not has_own(pid):
+        return ungrouped.pids(pid)
     paths = _paths(pid)
     directory = paths.get("pids") or paths.get("memory") or paths[""]
     found: list[int] = []

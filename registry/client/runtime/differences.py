@@ -34,7 +34,11 @@ def _below(upper: str, lowers: Sequence[str], path: str) -> Iterator[tuple[str, 
 
 
 def _is_there(lowers: Sequence[str], path: str) -> bool:
-    """Whether the image has this path: some layer has it, and none above hides it."""
+    return _lowest_seen(lowers, path) is not None
+
+
+def _lowest_seen(lowers: Sequence[str], path: str) -> str | None:
+    """Where the image has this path: some layer has it, and none above hides it."""
     for lower in lowers:
         at = lower
         for part in path.strip("/").split("/"):
@@ -44,7 +48,48 @@ def _is_there(lowers: Sequence[str], path: str) -> bool:
             except (FileNotFoundError, NotADirectoryError):
                 break
             if is_whiteout(status):
-                return False
+                return None
         else:
-            return True
-    return False
+            return at
+    return None
+
+
+def of_copy(whole: str, lowers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The same of a container that has a copy of everything: what differs from the image's layers."""
+    yield from _compared(whole, lowers, "")
+
+
+def _compared(whole: str, lowers: Sequence[str], path: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    here = set(os.listdir(whole + path))
+    for name in sorted(here | _names(lowers, path)):
+        inner = f"{path}/{name}"
+        there = _lowest_seen(lowers, inner)
+        if name not in here:
+            found += [("D", inner)] if there is not None else []
+            continue
+        status = os.lstat(whole + inner)
+        below = _compared(whole, lowers, inner) if stat.S_ISDIR(status.st_mode) else []
+        if there is None:
+            found.append(("A", inner))
+        elif below or _traits(whole + inner, status) != _traits(there, os.lstat(there)):
+            found.append(("C", inner))
+        found += below
+    return found
+
+
+def _names(lowers: Sequence[str], path: str) -> set[str]:
+    found: set[str] = set()
+    for lower in lowers:
+        if os.path.isdir(lower + path) and not os.path.islink(lower + path):
+            found.update(os.listdir(lower + path))
+    return found
+
+
+def _traits(path: str, status: os.stat_result) -> tuple[object, ...]:
+    """What tells one version of a file from another; a directory's time says only that a name came or went."""
+    kind = stat.S_IFMT(status.st_mode)
+    content: object = (status.st_size, status.st_mtime_ns) if stat.S_ISREG(kind) else None
+    if stat.S_ISLNK(kind):
+        content = os.readlink(path)
+    return status.st_mode, status.st_uid, status.st_gid, content

@@ -16,6 +16,8 @@ from registry.client.images import place as places
 from registry.client.images.records import writing
 from registry.client.images.unpack.removal import remove_tree
 from registry.client.runtime import (
+    cgroups,
+    companions,
     kernel,
     monitor,
     networks,
@@ -140,6 +142,7 @@ def clear(machine: Machine, container: Container) -> None:
     if unstarted:  # a monitor of a start that failed or was interrupted has nothing left to do
         processes.kill(monitor.read_monitor(bundle), signal.SIGKILL)
     machine.engine_of(container).delete(container.id)
+    companions.stop(bundle)
     networks.release(machine, container, bundle)
     if unstarted:
         (machine.place.exits() / container.id).unlink(missing_ok=True)
@@ -189,6 +192,8 @@ def pause(machine: Machine, container: Container) -> None:
         raise ContainerConflict(f"Container {container.id} is not running")
     if container.paused:
         raise ContainerConflict(f"Container {container.id} is already paused")
+    if machine.is_rootless and container.process is not None and not cgroups.has_own(container.process.pid):
+        raise ContainerConflict("a user's containers can be paused with cgroup v2 only: `hythe doctor` says more")
     with holding(machine, container.id):
         machine.engine_of(container).run("pause", container.id)
         with writing(machine.db):

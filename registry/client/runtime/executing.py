@@ -11,9 +11,10 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.client.images.unpack import rights
 from registry.client.runtime import bundle as bundles
 from registry.client.runtime import engine as engines
-from registry.client.runtime import processes, rootfs, users
+from registry.client.runtime import processes, rootfs, rootless, users
 from registry.client.runtime.bundle import Facts
 from registry.client.runtime.errors import ContainerConflict, ContainerError
 from registry.client.runtime.preparing import held_capabilities
@@ -62,7 +63,8 @@ def describe(container: Container, command: Command, root: int) -> dict[str, Any
         raise ContainerError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
     rootfs.check_workdir(root, workdir)
     facts = Facts(container.id, "", "", os.uname().machine, held_capabilities())
-    return bundles.process(spec, user, workdir, facts)
+    process = bundles.process(spec, user, workdir, facts)
+    return rootless.adapt_process(process, rights.mapped_ids()) if rights.is_mapped() else process
 
 
 def run(machine: Machine, container: Container, command: Command, stdin: bool, detach: bool) -> int:

@@ -67,8 +67,11 @@ def _in_running(container: Container, work: Callable[[int], None]) -> None:
 def _mounted(machine: Machine, text: str, target: str, work: Callable[[int], None]) -> None:
     kernel.private_mounts()
     overlay.mount(machine.store, text, target)
-    with rootfs.opened(target) as root:
-        work(root)
+    try:
+        with rootfs.opened(target) as root:
+            work(root)
+    finally:
+        kernel.unmount(target)
 
 
 def _in_stopped(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from registry.client.images import place as places
 from registry.client.images.store import Store
+from registry.client.images.unpack import rights
 from registry.client.runtime import ending, place, processes, records
 from registry.client.runtime import engine as engines
 from registry.client.runtime.engine import Engine
@@ -27,6 +28,7 @@ class Machine:
         self.db: sqlite3.Connection = store.db
         self.environment = environment
         self.place = Place(store.place.root, place.run_root(store.place.root, environment))
+        self.is_rootless = rights.is_mapped()  # an ordinary user, who is root of a namespace only
         place.prepare(self.place)
         records.prepare(self.db)
 

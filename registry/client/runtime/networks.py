@@ -192,7 +192,7 @@ def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
         if not rows:
             network = _settled(machine, network)
         address = free_address(network, {row[0] for row in rows}, spec.address)
-        ports = _reserve(machine, container)
+        ports = reserve(machine, container)
         mac = "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed[-4:])
         document = {"ports": [asdict(each) for each in ports], "mac": mac, "aliases": aliases(container)}
         machine.db.execute(
@@ -239,7 +239,8 @@ def free_address(network: Network, taken: set[str], wanted: str) -> str:
     raise ContainerError(f"no address of {network.subnet} is left in network {network.name}")
 
 
-def _reserve(machine: Machine, container: Container) -> list[Port]:
+def reserve(machine: Machine, container: Container) -> list[Port]:
+    """The ports of this machine for those that a container publishes; nobody else has them. In a transaction."""
     spec = container.spec
     wanted = list(spec.ports)
     if spec.publish_all:

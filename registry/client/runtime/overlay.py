@@ -15,7 +15,8 @@ from pathlib import Path
 
 from registry.client.images import records as images
 from registry.client.images.store import Store
-from registry.client.runtime import kernel
+from registry.client.images.unpack import rights
+from registry.client.runtime import flatten, kernel, storage
 from registry.client.runtime.errors import ContainerError
 from registry.oci.digest import Digest
 
@@ -23,6 +24,8 @@ _OPTIONS_MAX_BYTES = 4095  # one page, with the byte that ends it
 _DIRECTORIES = ("dev", "dev/pts", "dev/shm", "proc", "sys", "etc")
 _FILES = ("dev/console", "etc/hosts", "etc/hostname", "etc/resolv.conf")
 _NAMES = ("upper", "work", "init")
+_WHOLE = "whole"  # all of it, copied, where nothing can be mounted over one another
+_COPY = "copy="
 
 
 def prepare(store: Store, image_id: str, directory: Path) -> None:
@@ -31,6 +34,9 @@ def prepare(store: Store, image_id: str, directory: Path) -> None:
         (directory / name).mkdir(mode=0o755)
     lowers = [store.place.link(layer.link) for layer in images.layers_of(store.db, Digest(image_id))]
     make_init_layer(directory / "init", [str(path) for path in reversed(lowers)])
+    if storage.driver(store.place.root) == storage.COPY:
+        (directory / _WHOLE).mkdir(mode=0o755)
+        flatten.copy([*lowers, directory / "init"], directory / _WHOLE)
 
 
 def make_init_layer(init: Path, lowers: Sequence[str]) -> None:
@@ -65,10 +71,12 @@ def options(store: Store, image_id: str, identity: str, volatile: bool) -> str:
 
     *volatile* is for what is removed with its last process: nothing of it is flushed.
     """
+    if whole := whole_copy(store, identity):
+        return f"{_COPY}{whole}"
     lowers = [f"l/{layer.link}" for layer in reversed(images.layers_of(store.db, Digest(image_id)))]
     own = f"containers/{identity}"
     text = f"lowerdir={':'.join([f'{own}/init', *lowers])},upperdir={own}/upper,workdir={own}/work"
-    text += ",index=off,redirect_dir=off,metacopy=off" + (",volatile" if volatile else "")
+    text += _plain() + (",volatile" if volatile else "")
     if len(text) > _OPTIONS_MAX_BYTES:
         raise ContainerError(f"the image has {len(lowers)} layers, which are more than overlay takes (about 120)")
     return text
@@ -76,14 +84,37 @@ def options(store: Store, image_id: str, identity: str, volatile: bool) -> str:
 
 def view(store: Store, image_id: str, identity: str) -> str:
     """Options for looking at a container's files without being able to change them."""
+    if whole := whole_copy(store, identity):
+        return f"{_COPY}{whole},ro"
     lowers = [f"l/{layer.link}" for layer in reversed(images.layers_of(store.db, Digest(image_id)))]
     own = f"containers/{identity}"
-    return f"lowerdir={':'.join([f'{own}/upper', f'{own}/init', *lowers])},index=off,redirect_dir=off,metacopy=off"
+    return f"lowerdir={':'.join([f'{own}/upper', f'{own}/init', *lowers])}{_plain()}"
 
 
-def mount(store: Store, text: str, target: Path | str) -> None:
-    """Mount in this process's own namespace, and change to the store's directory."""
+def whole_copy(store: Store, identity: str) -> str:
+    """The path of a container's own copy of everything, from the store's directory; empty when it has none."""
+    path = f"containers/{identity}/{_WHOLE}"
+    return path if (store.place.root / path).is_dir() else ""
+
+
+def _plain() -> str:
+    """Options that keep the upper directory plain; with `userxattr` directories are never redirected."""
+    return ",index=off,metacopy=off" + (",userxattr" if rights.is_mapped() else ",redirect_dir=off")
+
+
+def mount(store: Store, text: str, target: Path | str, pid_file: Path | None = None) -> None:
+    """Mount in this process's own namespace, and change to the store's directory.
+
+    A process that the mount needs is noted in *pid_file*; without one, it ends with this process.
+    """
     os.chdir(store.place.root)
+    if text.startswith(_COPY):
+        source, _, readonly = text.removeprefix(_COPY).partition(",")
+        storage.mount_copy(source, str(target), bool(readonly))
+        return
+    if storage.driver(store.place.root) == storage.FUSE:
+        storage.mount_fuse(text, str(target), pid_file)
+        return
     try:
         kernel.mount("overlay", str(target), "overlay", 0, text)
     except OSError as error:

@@ -60,9 +60,19 @@ def run_root(root: Path, environment: Mapping[str, str]) -> Path:
     """
     if chosen := environment.get("HYTHE_RUN_ROOT"):
         return Path(chosen)
-    base = environment.get("XDG_RUNTIME_DIR") if os.geteuid() else "/run"
     short = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:12]
-    return Path(base or f"/tmp/hythe-{os.geteuid()}", "hythe", short)  # noqa: S108 -- made with mode 0700
+    return Path(_run_base(environment), "hythe", short)
+
+
+def _run_base(environment: Mapping[str, str]) -> str:
+    """/run, and for others than root what the login made, even where its variable is not set (su, cron)."""
+    uid = os.geteuid()
+    if uid == 0:
+        return "/run"
+    if given := environment.get("XDG_RUNTIME_DIR"):
+        return given
+    usual = f"/run/user/{uid}"
+    return usual if os.access(usual, os.W_OK) else f"/tmp/hythe-{uid}"  # noqa: S108 -- made with mode 0700, checked
 
 
 def prepare(place: Place) -> None:

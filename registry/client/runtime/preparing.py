@@ -14,13 +14,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry.client.images.unpack import rights
 from registry.client.runtime import bundle as bundles
 from registry.client.runtime import engine as engines
-from registry.client.runtime import kernel, limits, netavark, networks, overlay, records, rootfs, users, volumes
+from registry.client.runtime import (
+    kernel,
+    limits,
+    netavark,
+    networks,
+    overlay,
+    records,
+    rootfs,
+    rootless,
+    usernet,
+    users,
+    volumes,
+)  # fmt: skip
 from registry.client.runtime.bundle import Facts
 from registry.client.runtime.errors import CommandNotFound, ContainerError, Missing
 from registry.client.runtime.records import Container
 from registry.client.runtime.spec import Spec
+from registry.client.runtime.usernet import Plan
 
 if TYPE_CHECKING:
     from registry.client.images.store import Store
@@ -38,10 +52,11 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
     directory = machine.place.container(container.id)
     target = bundle / "rootfs"
     target.mkdir(mode=0o700)
-    network = networks.provide(machine, container)
+    front = usernet.provide(machine, container) if machine.is_rootless else None
+    network = None if machine.is_rootless else networks.provide(machine, container)
     if network is not None:
         (bundle / "network.json").write_text(json.dumps(network))
-    _write_files(machine, container, directory, network)
+    _write_files(machine, container, directory, _front_facts(front) if front else _network_facts(network))
     facts = Facts(
         id=container.id,
         rootfs=str(target),
@@ -52,7 +67,7 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
         init=_find_init() if spec.init else "",
         sources=_sources(machine, spec),
         devices=tuple(_device(each.source, each.target) for each in spec.devices),
-        joined=_joined(machine, spec) | ({"network": str(bundle / "netns")} if network else {}),
+        joined=_joined(machine, spec) | ({"network": str(bundle / "netns")} if network or front else {}),
         seccomp=_own_profile(spec),
     )
     options = overlay.options(machine.store, container.image_id, container.id, spec.auto_remove)
@@ -60,8 +75,8 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
         mount.target for mount in spec.mounts
         if mount.kind == "volume" and "nocopy" not in mount.options and not os.listdir(facts.sources[mount.target])
     )  # fmt: skip
-    state = machine.place.run / "network"
-    return partial(_prepare, machine.store, options, spec, facts, fresh, bundle, network, state)
+    connect = partial(_connect, bundle, network, machine.place.run / "network", front)
+    return partial(_prepare, machine.store, options, spec, facts, fresh, bundle, connect)
 
 
 def _prepare(
@@ -71,11 +86,10 @@ def _prepare(
     facts: Facts,
     fresh: frozenset[str],
     bundle: Path,
-    network: dict[str, Any] | None,
-    state: Path,
+    connect: Callable[[], None],
 ) -> None:
     target = Path(facts.rootfs)
-    overlay.mount(store, options, target)
+    overlay.mount(store, options, target, bundle / "fuse-overlayfs.pid")
     with rootfs.opened(facts.rootfs) as root:
         passwd, group = (rootfs.read_text(root, f"etc/{name}") for name in ("passwd", "group"))
         user = users.resolve(spec.user, passwd, group, spec.groups)
@@ -83,10 +97,18 @@ def _prepare(
         for place in fresh:
             _fill(root, place, facts.sources[place])
     document = bundles.configuration(spec, user, workdir, facts)
+    if rights.is_mapped():
+        document = rootless.adapt(document, rights.mapped_ids())
     (bundle / "config.json").write_text(json.dumps(document))
+    connect()
+
+
+def _connect(bundle: Path, network: dict[str, Any] | None, state: Path, front: Plan | None) -> None:
     if network is not None:
         netavark.make_namespace(bundle / "netns")
         netavark.call("setup", network, str(bundle / "netns"), state)
+    elif front is not None:
+        usernet.connect(front, bundle)
 
 
 def _fill(root: int, place: str, source: str) -> None:
@@ -162,12 +184,12 @@ def _own_profile(spec: Spec) -> dict[str, Any] | None:
 # --- the files of our own in /etc
 
 
-def _write_files(machine: Machine, container: Container, directory: Path, network: dict[str, Any] | None) -> None:
+def _write_files(machine: Machine, container: Container, directory: Path, facts: tuple[str, str, str]) -> None:
     spec = container.spec
     name = bundles.hostname(spec, container.id) if spec.uts != "host" else os.uname().nodename
     (directory / "hostname").write_text(f"{name}\n")
     own = _host_text("/etc/hosts") if spec.network == "host" else ""
-    address, server, gateway = _network_facts(network)
+    address, server, gateway = facts
     (directory / "hosts").write_text(hosts(spec, name, own, address, gateway))
     (directory / "resolv.conf").write_text(resolv(spec, _host_text("/etc/resolv.conf"), server))
     for file in ("hostname", "hosts", "resolv.conf"):
@@ -182,6 +204,13 @@ def _network_facts(network: dict[str, Any] | None) -> tuple[str, str, str]:
     info = network["network_info"][name]
     gateway = info["subnets"][0]["gateway"]
     return mine["static_ips"][0], gateway if info["dns_enabled"] else "", gateway
+
+
+def _front_facts(front: Plan) -> tuple[str, str, str]:
+    """The same of one with a process in front of it, which asks this machine's name server where that is local."""
+    servers = re.findall(r"^\s*nameserver\s+(\S+)", _host_text("/etc/resolv.conf"), re.MULTILINE)
+    local = all(each.startswith("127.") or each == "::1" for each in servers)
+    return front.address, usernet.name_server(front) if local else "", front.gateway
 
 
 def _host_text(path: str) -> str:

@@ -52,22 +52,23 @@ def unpack(
     limits = limits or Limits()
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        writer = Writer(root_fd, rights.find(root_fd), limits)
+        found = rights.find(root_fd)
+        writer = Writer(root_fd, found, limits)
         try:
-            return _unpack(Inflater(source, limits, algorithm), writer, limits)
+            return _unpack(Inflater(source, limits, algorithm), writer, limits, found.ids)
         finally:
             writer.close()
     finally:
         os.close(root_fd)
 
 
-def _unpack(inflater: Inflater, writer: Writer, limits: Limits) -> Unpacked:
+def _unpack(inflater: Inflater, writer: Writer, limits: Limits, ids: int) -> Unpacked:
     channel = Channel()
     thread = threading.Thread(target=channel.fill, args=(inflater,), name="inflate", daemon=True)
     thread.start()
     try:
         blocks = Blocks(channel)
-        entries = _write(blocks, writer, limits)
+        entries = _write(blocks, writer, limits, ids)
         blocks.drain()
         writer.finish()
     finally:
@@ -84,9 +85,14 @@ def _unpack(inflater: Inflater, writer: Writer, limits: Limits) -> Unpacked:
     )
 
 
-def _write(blocks: Blocks, writer: Writer, limits: Limits) -> int:
+def _write(blocks: Blocks, writer: Writer, limits: Limits, ids: int) -> int:
     entries = 0
     for member in members(blocks, limits):
+        if member.uid >= ids or member.gid >= ids:
+            raise LayerRefused(
+                f"{paths.shown(member.name)} belongs to {member.uid}:{member.gid}, and this user has ids below "
+                f"{ids}: more lines in /etc/subuid and /etc/subgid give more"
+            )
         try:
             writer.put(member, blocks)
         except OSError as error:

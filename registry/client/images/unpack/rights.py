@@ -13,6 +13,7 @@ _WHOLE_MAP = ["0", "0", "4294967295"]
 class Rights:
     """*owners*: files can be given away; *devices*: they can be made; *opaque*: overlay's attribute for it.
 
+    Of a user namespace's root, files can be given to the ids below *ids* only.
     A new file belongs to `uid`:`gid`, and permission bits outside of `plain_modes` need a call of their own.
     """
 
@@ -22,12 +23,14 @@ class Rights:
     uid: int
     gid: int
     plain_modes: int
+    ids: int = 1 << 32
 
 
 def find(root_fd: int) -> Rights:
     """The rights of this process below an open, empty directory; a set-gid parent or a default ACL counts."""
     is_root = os.geteuid() == 0
-    namespaced = not is_root or _is_mapped()
+    namespaced = not is_root or is_mapped()
+    ids = mapped_ids() if namespaced else 1 << 32
     fd = os.open(
         ".probe", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o777, dir_fd=root_fd
     )
@@ -37,16 +40,30 @@ def find(root_fd: int) -> Rights:
         os.close(fd)
         os.unlink(".probe", dir_fd=root_fd)
     return Rights(
-        owners=is_root,
+        owners=is_root and ids > 1,
         devices=not namespaced,
         opaque="user.overlay.opaque" if namespaced else "trusted.overlay.opaque",
         uid=status.st_uid,
         gid=status.st_gid,
         plain_modes=status.st_mode & 0o777,
+        ids=ids if is_root and ids > 1 else 1 << 32,
     )
 
 
-def _is_mapped() -> bool:
+def mapped_ids() -> int:
+    """How many ids, from 0 on, this process's user namespace has of both kinds. Source: user_namespaces(7)."""
+    return min(_first_ids("/proc/self/uid_map"), _first_ids("/proc/self/gid_map"))
+
+
+def _first_ids(path: str) -> int:
+    end = 0
+    for line in sorted(Path(path).read_text().splitlines(), key=lambda line: int(line.split()[0])):
+        inside, _, count = map(int, line.split())
+        end = end + count if inside == end else end
+    return end
+
+
+def is_mapped() -> bool:
     """Whether this process is root of a user namespace only."""
     try:
         return Path("/proc/self/uid_map").read_text().split() != _WHOLE_MAP
