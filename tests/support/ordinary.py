@@ -1,9 +1,9 @@
 """Running a program as an ordinary user who has an entry in passwd and ranges of sub-ids, without making one.
 
-`python ordinary.py UID FIRST COUNT HOME COMMAND…`, called by root, becomes COMMAND as that user in mounts of its
-own: /etc/passwd, /etc/subuid and /etc/subgid have lines for it, /dev/net/tun and /dev/fuse are open to all, as on
-most machines, and this interpreter can be reached wherever root has it. The machine is not changed. A COUNT of 0
-gives no sub-ids.
+`python ordinary.py UID FIRST COUNT HOME MODE COMMAND…`, called by root, becomes COMMAND as that user in mounts of
+its own: /etc/passwd, /etc/subuid and /etc/subgid have lines for it, /dev/net/tun and /dev/fuse have this MODE, 666
+as on most machines, and this interpreter can be reached wherever root has it. The machine is not changed. A COUNT
+of 0 gives no sub-ids.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main() -> None:
     """Become the user, and the command."""
     uid, first, count = (int(word) for word in sys.argv[1:4])
-    home, command = sys.argv[4], sys.argv[5:]
+    home, mode, command = sys.argv[4], int(sys.argv[5], 8), sys.argv[6:]
     if _libc.unshare(_CLONE_NEWNS) < 0:
         raise OSError(ctypes.get_errno(), "unshare")
     mount("none", "/", None, _MS_REC | _MS_PRIVATE)
@@ -35,8 +35,8 @@ def main() -> None:
     for name, number in _DEVICES.items():
         if os.path.exists(name):
             node = scratch / os.path.basename(name)
-            os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(*number))
-            node.chmod(0o666)
+            os.mknod(node, stat.S_IFCHR | mode, os.makedev(*number))
+            node.chmod(mode)
             mount(str(node), name, None, _MS_BIND)
     os.setgroups([])
     os.setresgid(uid, uid, uid)

@@ -42,16 +42,27 @@ def _lowest_seen(lowers: Sequence[str], path: str) -> str | None:
     for lower in lowers:
         at = lower
         for part in path.strip("/").split("/"):
-            at = f"{at}/{part}"
+            above, at = at, f"{at}/{part}"
             try:
                 status = os.lstat(at)
             except (FileNotFoundError, NotADirectoryError):
+                if _is_opaque(above):
+                    return None
                 break
             if is_whiteout(status):
                 return None
         else:
             return at
     return None
+
+
+def _is_opaque(path: str) -> bool:
+    """Whether a layer's directory hides what those below it have there; also what is no directory at all does."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return any(name.endswith(".overlay.opaque") for name in names) or not os.path.isdir(path)
 
 
 def of_copy(whole: str, lowers: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -80,7 +80,7 @@ def remains(hythe: Hythe) -> list[str]:
             interface = json.loads(row[0])["interface"]
             found += [interface] if Path("/sys/class/net", interface).exists() else []
     store.close()
-    kept = {"engine", "exits", "network"}
+    kept = {"engine", "exits", "network", "namespace"}
     found += [str(path) for path in run.glob("*") if path.name not in kept]
     found += [str(path) for path in (run / "engine").glob("*")]
     found += [str(path) for path in (hythe.root / "containers").glob("*") if path.name not in ids]
