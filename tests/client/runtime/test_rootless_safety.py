@@ -105,7 +105,7 @@ def test_when_everything_of_the_user_is_killed_the_next_command_finds_its_way(pe
     assert shell(person, command="echo works") == "works\n"
 
 
-@pytest.mark.parametrize("point", ["start.begun", "start.launched", "start.made", "start.recorded", "end.cleared"])
+@pytest.mark.parametrize("point", ["start.launched", "start.made", "start.recorded", "end.cleared"])
 def test_a_run_that_was_killed_is_brought_to_its_end(person: Ordinary, point: str) -> None:
     person.environment["HYTHE_FAILPOINT"] = point
     status, _, _ = status_of(person, "run", "--name", "one", "owned", "true")
