@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from registry.cli import local
 from registry.client.images.unpack import rights
-from registry.client.runtime import place, rootless, usernet, userns
+from registry.client.runtime import place, rootless, storage, usernet, userns
 from registry.client.runtime.errors import ContainerError, Missing
 
 Values = tuple[str, bool, str, str, bool]  # name, good, what was found, the command that mends it, whether needed
@@ -32,7 +32,15 @@ def every(environment: Mapping[str, str]) -> Iterator[Values]:
 
 def inside(environment: Mapping[str, str]) -> Iterator[Values]:
     """Those that can be made once this process is root of its user's namespace."""
-    yield "user namespace", True, "works", "", True
+    works = storage.can_mount()
+    why, command = userns.why_not()
+    yield (
+        "user namespace",
+        works,
+        "works" if works else f"no mounts in it: {why or 'by this kernel'}",
+        command,
+        True,
+    )
     try:
         yield "network", True, usernet.find(environment.get("HYTHE_USER_NETWORK", "")), "", False
     except Missing as error:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from registry.client.images.unpack import rights
@@ -55,26 +56,35 @@ def _overlay_works(root: Path) -> bool:
     for name in ("lower", "upper", "work", "merged"):
         (place / name).mkdir()
     (place / "lower/file").touch()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.chdir(place)
-            kernel.private_mounts()
-            kernel.mount("overlay", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work,userxattr")
-            os.unlink("merged/file")
-            code = 0
-        except OSError:
-            pass
-        finally:
-            os._exit(code)
-    works = os.waitpid(child, 0)[1] == 0
+
+    def trial() -> None:
+        os.chdir(place)
+        kernel.mount("overlay", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work,userxattr")
+        os.unlink("merged/file")
+
+    works = can_mount(trial)
     fd = os.open(root / "staging", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         remove_tree(fd, place.name)
     finally:
         os.close(fd)
     return works
+
+
+def can_mount(trial: Callable[[], None] = lambda: None) -> bool:
+    """Whether this process may have mounts of its own, and *trial* succeeds in them."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            kernel.private_mounts()
+            trial()
+            code = 0
+        except OSError:
+            pass
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def mount_fuse(text: str, target: str, pid_file: Path | None) -> None:

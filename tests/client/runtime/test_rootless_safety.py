@@ -16,6 +16,7 @@ from tests.client.runtime.conftest import assert_nothing_is_left, status_of
 from tests.client.runtime.people import Ordinary
 from tests.client.runtime.test_rootless import NONE, MakePerson, home, make_person, owned, person, shell
 from tests.support.processes import wait_until
+from tests.support.server import Server
 
 pytestmark = needs_root
 __all__ = ("home", "make_person", "owned", "person")
@@ -71,6 +72,17 @@ def test_a_setuid_program_of_an_image_makes_nobody_root_of_this_machine(person: 
     [file] = person.root.glob("layers/*/bin/busybox-raised")
     assert (file.stat().st_uid, file.stat().st_mode & 0o7777) == (person.uid, 0o4755)
     assert person.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_listens_on_this_machines_loopback_alone_is_not_reached(person: Ordinary, server: Server) -> None:
+    port = server.host.rpartition(":")[2]
+    command = f"""
+        gateway=$(busybox ip route | busybox sed -n 's/default via \\([^ ]*\\) .*/\\1/p'); echo $gateway
+        for address in $gateway 127.0.0.1; do busybox timeout 2 wget -qO- http://$address:{port}/v2/; done
+        echo end"""
+    gateway, *reached = person("run", "--rm", "owned", "sh", "-c", command).split()
+    assert gateway.startswith("10.90.")
+    assert reached == ["end"]
 
 
 def test_killed_monitors_and_containers_leave_nothing(person: Ordinary) -> None:

@@ -52,10 +52,11 @@ def find(root_fd: int) -> Rights:
 
 def mapped_ids() -> int:
     """How many ids, from 0 on, this process's user namespace has of both kinds. Source: user_namespaces(7)."""
-    return min(_first_ids("/proc/self/uid_map"), _first_ids("/proc/self/gid_map"))
+    return min(first_ids("/proc/self/uid_map"), first_ids("/proc/self/gid_map"))
 
 
-def _first_ids(path: str) -> int:
+def first_ids(path: str) -> int:
+    """The ids from 0 on, without a gap, of a map as /proc shows it."""
     end = 0
     for line in sorted(Path(path).read_text().splitlines(), key=lambda line: int(line.split()[0])):
         inside, _, count = map(int, line.split())
