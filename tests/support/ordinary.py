@@ -63,18 +63,32 @@ def _user_files(scratch: Path, uid: int, first: int, count: int, home: str) -> N
 
 def _open_the_way(home: str) -> None:
     """Put directories that anyone may enter in the place of root's own on the way to Python and us."""
-    needed = {str(Path(__file__).resolve().parents[2]), sys.prefix, sys.base_prefix, home}
-    for path in sorted(needed):
+    os.umask(0o022)
+    needed = sorted({str(Path(__file__).resolve().parents[2]), sys.prefix, sys.base_prefix, os.path.dirname(home)})
+    for path in needed:
         closed = next((each for each in reversed(Path(path).parents) if not each.stat().st_mode & 0o001), None)
-        if closed is None:
-            continue
-        kept = {each: os.open(each, os.O_PATH) for each in sorted(needed) if Path(each).is_relative_to(closed)}
-        mount("tmpfs", str(closed), "tmpfs", 0)
-        os.chmod(closed, 0o755)
-        for each, fd in kept.items():
-            os.makedirs(each, exist_ok=True)
-            mount(f"/proc/self/fd/{fd}", each, None, _MS_BIND | _MS_REC)
-            os.close(fd)
+        if closed is not None:
+            _replace(str(closed), [each for each in needed if Path(each).is_relative_to(closed)])
+        if not os.stat(path).st_mode & 0o001:
+            _replace(path, [os.path.join(path, name) for name in os.listdir(path)])
+
+
+def _replace(directory: str, kept: list[str]) -> None:
+    """Mount an empty directory over one, and bind what is *kept* of it to its old name."""
+    found = {each: os.open(each, os.O_PATH | os.O_NOFOLLOW) for each in kept}
+    mount("tmpfs", directory, "tmpfs", 0)
+    os.chmod(directory, 0o755)
+    for path, fd in found.items():
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink("", dir_fd=fd), path)
+        else:
+            if kind == stat.S_IFDIR:
+                os.makedirs(path, exist_ok=True)
+            else:
+                Path(path).touch()
+            mount(f"/proc/self/fd/{fd}", path, None, _MS_BIND | _MS_REC)
+        os.close(fd)
 
 
 if __name__ == "__main__":

@@ -156,10 +156,12 @@ def _known(run: Path, uid: int) -> Iterator[list[Process]]:
 
 def _check_owners(run: Path, uid: int) -> None:
     """Refuse a directory that somebody else could put another in the place of, as in /tmp."""
-    for path in (run, *run.parents):
-        status = path.stat()
-        open_to_all = status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX
-        if open_to_all or status.st_uid not in ((uid,) if path == run else (uid, 0)):
+    real = run.resolve()
+    for path in (run, *run.absolute().parents, real, *real.parents):
+        status = path.lstat()
+        plain = not stat.S_ISLNK(status.st_mode)  # of a link, the mode says nothing
+        open_to_all = plain and status.st_mode & 0o002 and not status.st_mode & stat.S_ISVTX
+        if open_to_all or status.st_uid not in ((uid,) if path == real else (uid, 0)):
             raise ContainerError(f"{path} is open to others; HYTHE_RUN_ROOT names another directory")
 
 

@@ -129,15 +129,24 @@ def test_a_run_that_was_killed_is_brought_to_its_end(person: Ordinary, point: st
     assert_nothing_is_left(person)
 
 
-def test_a_run_directory_that_others_may_write_to_is_refused(make_person: MakePerson) -> None:
+def test_a_run_directory_that_others_could_replace_is_refused(make_person: MakePerson) -> None:
     person = make_person(load=False)
-    shared = person.directory / "shared"
-    shared.mkdir()
-    os.chown(shared, person.uid, person.uid)
+    own = person.environment["HYTHE_RUN_ROOT"]
+    shared, fine, link = (person.directory / name for name in ("shared", "fine", "link"))
+    for path in (shared, fine):
+        path.mkdir()
+        os.chown(path, person.uid, person.uid)
     shared.chmod(0o777)
-    person.environment["HYTHE_RUN_ROOT"] = str(shared / "run")
-    status, _, said = status_of(person, "ps")
-    assert (status, "is open to others" in said) == (125, True)
+    link.symlink_to(fine)
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    for path in (shared / "run", link / "run", link):
+        person.environment["HYTHE_RUN_ROOT"] = str(path)
+        status, _, said = status_of(person, "ps")
+        assert (status, "is open to others" in said) == (125, True), path
+    os.chown(link, 0, 0, follow_symlinks=False)
+    person.environment["HYTHE_RUN_ROOT"] = str(link / "run")
+    assert status_of(person, "ps", "-q") == (0, "", "")  # as administrators have them, in /var/run for instance
+    person.environment["HYTHE_RUN_ROOT"] = own
     shared.chmod(0o755)
 
 
