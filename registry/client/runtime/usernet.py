@@ -108,6 +108,8 @@ def connect(plan: Plan, bundle: Path) -> None:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
     if done.returncode != 0:
         said = log.read_text(errors="replace").strip().splitlines()
+        if said and "Failed to bind" in said[-1]:  # somebody took it since it was found free
+            raise ContainerError(f"port is already allocated: {said[-1].removesuffix(', exiting')}")
         raise ContainerError(f"pasta ended with {done.returncode}: {said[-1] if said else 'no word'}")
 
 

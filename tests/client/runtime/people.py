@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from tests.support.hythe import Hythe
 from tests.support.processes import wait_until
 
 _COUNT = 65536
+eventually = functools.partial(wait_until, timeout=60.0)
 
 
 class Ordinary(Hythe):
@@ -47,5 +49,5 @@ class Ordinary(Hythe):
 
     def assert_nothing_runs(self) -> None:
         """Wait until no process is left, whatever it was for."""
-        wait_until(lambda: not self.processes())
+        eventually(lambda: not self.processes())
         assert not self.processes()

@@ -16,11 +16,10 @@ import pytest
 
 from tests.client.conftest import needs_root
 from tests.client.runtime.conftest import assert_nothing_is_left, busybox, status_of
-from tests.client.runtime.people import Ordinary
+from tests.client.runtime.people import Ordinary, eventually
 from tests.client.runtime.terminal import Terminal
 from tests.support import images, peers
 from tests.support.images import Entry, Image
-from tests.support.processes import wait_until
 from tests.support.server import Server
 
 pytestmark = needs_root
@@ -141,7 +140,7 @@ def test_a_container_in_the_background_is_reached_and_asked_and_ended(person: Or
     assert found["NetworkSettings"]["IPAddress"] in person("exec", "web", "cat", "/etc/hosts")
     person("stop", "-t", "0", "web")
     assert person("ps", "-a", "--format", "{{.State}} {{.Ports}}").split() == ["exited"]
-    wait_until(lambda: not person.processes())
+    person.assert_nothing_runs()
     person("start", "web")
     assert fetched(person, "web") == "of 33"
     person("rm", "-f", "web")
@@ -247,8 +246,8 @@ def test_a_policy_starts_it_again(person: Ordinary) -> None:
     person(
         "run", "-d", "--name", "again", "--restart", "on-failure:2", *NONE, "owned", "sh", "-c", "echo try; exit 3"
     )
-    assert wait_until(lambda: person("logs", "again") == "try\n" * 3)
-    assert wait_until(
+    assert eventually(lambda: person("logs", "again") == "try\n" * 3)
+    assert eventually(
         lambda: person("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "again") == "exited 3\n"
     )
 

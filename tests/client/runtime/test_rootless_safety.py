@@ -13,7 +13,7 @@ import pytest
 
 from tests.client.conftest import needs_root
 from tests.client.runtime.conftest import assert_nothing_is_left, status_of
-from tests.client.runtime.people import Ordinary
+from tests.client.runtime.people import Ordinary, eventually
 from tests.client.runtime.test_rootless import NONE, MakePerson, home, make_person, owned, person, shell
 from tests.support.processes import wait_until
 from tests.support.server import Server
@@ -64,7 +64,7 @@ def test_a_setuid_program_of_an_image_makes_nobody_root_of_this_machine(person: 
     words = ("busybox-raised", "ping", "127.0.0.1")  # which keeps what set-id gives, as others of busybox do not
     person("run", "-d", "--name", "one", "-u", "33", *NONE, "owned", *words)
     pid = json.loads(person("inspect", "one"))[0]["State"]["Pid"]
-    assert wait_until(lambda: "ping" in Path(f"/proc/{pid}/cmdline").read_text())
+    assert eventually(lambda: "ping" in Path(f"/proc/{pid}/cmdline").read_text())
     assert ids_of(pid) == {person.first + 32, person.uid}  # root of the container is the user
     for each in person.processes():
         assert all(person.owns(uid) for uid in ids_of(each))
@@ -90,11 +90,11 @@ def test_killed_monitors_and_containers_leave_nothing(person: Ordinary) -> None:
     [found] = json.loads(person("inspect", "one"))
     monitor = int((person.directory / "run" / found["Id"] / "conmon.pid").read_text())
     os.kill(monitor, signal.SIGKILL)
-    assert wait_until(lambda: monitor not in person.processes())
+    assert eventually(lambda: monitor not in person.processes())
     assert person("ps", "--format", "{{.State}}") == "running\n"
     assert person("exec", "one", "cat", "/srv/file") == "of 33"  # it is found without its monitor
     os.kill(found["State"]["Pid"], signal.SIGKILL)
-    assert wait_until(lambda: person("ps", "-a", "--format", "{{.State}}") == "exited\n")
+    assert eventually(lambda: person("ps", "-a", "--format", "{{.State}}") == "exited\n")
     person.assert_nothing_runs()
     assert_nothing_is_left(person)
     assert person("start", "one") == "one\n"
