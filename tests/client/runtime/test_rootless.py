@@ -178,8 +178,8 @@ def test_a_terminal(person: Ordinary) -> None:
     command = ("sh", "-c", 'echo ready; while read -r line; do eval "$line"; done')
     typist = Terminal(person, "run", "-it", "--rm", *NONE, "owned", *command, rows=30, columns=100)
     typist.expect("ready")
-    typist.type("stty size; id -u\n")
-    typist.expect("30 100")
+    typist.type("until stty size | busybox grep '30 100'; do sleep 0.05; done; echo sized $(id -u)\n")
+    typist.expect("sized 0")
     typist.type("exit 5\n")
     assert typist.end() == 5
 
