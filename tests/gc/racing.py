@@ -53,19 +53,14 @@ class Full(Exception):
     """The quota of the repository that belongs to nobody is used up."""
 
 
-class Anew(Exception):
-    """The registry says that an upload is unknown: it is to be begun anew."""
-
-
 class Client(threading.Thread):
     """One client until *over*; `tags` are those that have to be there, each with all the content below it.
 
-    A store that *is_far* may want an upload begun anew. With *restore*, `past` is all that was there once, each
-    with its tag: an operator brings it back.
+    With *restore*, `past` is all that was there once, each with its tag: an operator brings it back.
     """
 
     def __init__(
-        self, number: int, url: str, pool: Pool, over: threading.Event, is_far: bool, restore: Restore | None
+        self, number: int, url: str, pool: Pool, over: threading.Event, restore: Restore | None = None
     ) -> None:
         super().__init__(daemon=True)
         self.repository = f"race/client{number}"
@@ -76,8 +71,6 @@ class Client(threading.Thread):
         self.refused = 0
         self.restored = 0
         self.full = 0
-        self.anew = 0
-        self._is_far = is_far
         self._restore = restore
         self._choose = random.Random(number)
         self._pool = pool
@@ -105,8 +98,6 @@ class Client(threading.Thread):
 
     def _ask(self, method: str, url: str, *statuses: int, **options: Any) -> httpx.Response:
         response = self._http.request(method, url, **options)
-        if self._is_far and response.status_code == 404 and "BLOB_UPLOAD_UNKNOWN" in response.text:
-            raise Anew(response.text)
         if response.status_code == 403 and CHAOS in url:
             raise Full(response.text)
         assert response.status_code in statuses, f"{method} {url}: {response.status_code} {response.text}"
@@ -160,15 +151,7 @@ class Client(threading.Thread):
         return response.status_code == 201
 
     def _provide(self, repository: str, content: Content) -> None:
-        """See that a blob is there, as often as a deletion in a bucket takes an upload's parts away meanwhile."""
-        for _ in range(TRIES):
-            try:
-                return self._provide_once(repository, content)
-            except Anew:
-                self.anew += 1
-        raise AssertionError(f"{content.digest} was not taken in {TRIES} tries")
-
-    def _provide_once(self, repository: str, content: Content) -> None:
+        """See that a blob is there: what was begun is finished, whatever is deleted meanwhile."""
         way = self._choose.random()
         uploads = uploads_path(repository)
         if way < 0.3 and self._ask("HEAD", blob_path(repository, content.digest), 200, 404).status_code == 200:

@@ -18,10 +18,11 @@ from registry.content.files import FileStore
 from registry.oci import manifest as documents
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository, Tag
-from registry.server.index import blobs, candidates, jobs, manifests, names
+from registry.server.index import blobs, candidates, claims, jobs, manifests, names, sweeps, uploads
 from registry.server.index.engine import Transaction
 from registry.server.index.manifests import Stored
 from registry.server.index.postgres import PostgresIndex
+from registry.server.index.uploads import Session
 from registry.server.service import collect
 from registry.server.service.collect_plan import Action, Decision, Rules
 from registry.server.service.policy import Policy
@@ -159,12 +160,12 @@ async def test_bytes_stay_for_a_blob_that_is_just_being_linked(pair: Pair, blobs
 async def test_bytes_that_just_go_are_published_again(pair: Pair, blobs_here: None) -> None:
     delete = await pair.decide(Action.DELETE, LAYER.digest, None)
     await pair.index.write(blobs.unlink, HERE, Digest(LAYER.digest))
-    uploads = Uploads(pair.index, pair.store, Policy(), lambda: 1000)
+    service = Uploads(pair.index, pair.store, Policy(), lambda: 1000)
 
     async def body() -> Any:
         yield LAYER.data
 
-    pushing = uploads.push_whole(THERE, Digest(LAYER.digest), None, body())
+    pushing = service.push_whole(THERE, Digest(LAYER.digest), None, body())
     gone = partial(collect._delete, store=pair.store, decision=delete, rules=NOW)
     assert await pair.run(gone, pushing) == len(LAYER.data)
     assert await pair.store.read(Digest(LAYER.digest)) == LAYER.data
@@ -178,6 +179,40 @@ async def test_bytes_that_no_row_names_wait_for_the_first_row(pair: Pair) -> Non
     result = await pair.run(link, pair.index.destroy(collect._delete, pair.store, delete, NOW))
     assert isinstance(result, collect._NotNow)
     assert pair.store.has(Digest(LAYER.digest))
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_bytes_stay_for_an_upload_that_is_just_claiming_them(pair: Pair, is_recorded: bool) -> None:
+    delete = await pair.decide(Action.DELETE, LAYER.digest, None)
+    if is_recorded:
+        await pair.index.write(blobs.keep_bytes, LAYER.digest, 1)
+    claim = partial(claims.take, digest=Digest(LAYER.digest), holder="upload")
+    result = await pair.run(claim, pair.index.write(collect._condemn, delete, NOW, 60))
+    assert isinstance(result, collect._NotNow)
+    await pair.index.write(claims.release, "upload")
+    await pair.index.write(collect._condemn, delete, NOW, 60)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_bytes_that_were_just_condemned_cannot_be_claimed(pair: Pair, is_recorded: bool) -> None:
+    delete = await pair.decide(Action.DELETE, LAYER.digest, None)
+    if is_recorded:
+        await pair.index.write(blobs.keep_bytes, LAYER.digest, 1)
+    condemn = partial(collect._condemn, decision=delete, rules=NOW, seconds=60)
+    claim = pair.index.write(claims.take, Digest(LAYER.digest), "upload")
+    assert isinstance(await pair.run(condemn, _of(claim)), sweeps.BeingDeleted)
+
+
+@pytest.mark.parametrize("was_first", ["closing", "cancelling"])
+async def test_a_claim_goes_with_its_upload_whoever_was_first(pair: Pair, was_first: str) -> None:
+    assert await pair.index.write(uploads.add, Session("upload", HERE, "anna", "sha256"), 10)
+    close = partial(uploads.close, session="upload", digest=Digest(LAYER.digest))
+    cancel = partial(uploads.remove, session="upload")
+    if was_first == "closing":
+        assert await pair.run(close, pair.index.write(cancel)) is False
+    else:
+        assert await pair.run(cancel, pair.index.write(close)) is None
+    assert not await pair.index.read(claims.is_claimed, Digest(LAYER.digest))
 
 
 async def test_a_link_stays_until_the_mount_that_builds_upon_it_is_there(pair: Pair, blobs_here: None) -> None:

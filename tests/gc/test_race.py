@@ -23,7 +23,7 @@ from tests.gc.keeper import Keeper, store_of
 from tests.gc.mover import Mover
 from tests.gc.racing import BINARY, CHAOS, CLIENTS, Client, Pool
 from tests.support import s3
-from tests.support.oci import uploads_path, with_query
+from tests.support.oci import blob, uploads_path, with_query
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 
@@ -73,8 +73,8 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
 @pytest.mark.parametrize(("index", "store"), PLACES)
 def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(start: Start, index: str, store: str) -> None:
     server, keeper = start(index, store, policy=ALONE)
-    pool, over = Pool(), threading.Event()
-    clients = [Client(number, server.url, pool, over, store == "s3", restore=None) for number in range(CLIENTS)]
+    pool, over = pool_for(store), threading.Event()
+    clients = [Client(number, server.url, pool, over) for number in range(CLIENTS)]
     let_run(over, clients)
     for client in clients:
         client.finish(server.url)
@@ -84,10 +84,8 @@ def test_in_a_race_nothing_needed_is_lost_and_nothing_else_is_left(start: Start,
 @pytest.mark.parametrize(("index", "store"), PLACES)
 def test_nor_with_history_quotas_scrub_and_an_import_beside_it(start: Start, index: str, store: str) -> None:
     server, keeper = start(index, store, policy=TOGETHER, scrub=SCRUB)
-    pool, over = Pool(), threading.Event()
-    clients = [
-        Client(number, server.url, pool, over, store == "s3", restore=keeper.restore) for number in range(CLIENTS)
-    ]
+    pool, over = pool_for(store), threading.Event()
+    clients = [Client(number, server.url, pool, over, keeper.restore) for number in range(CLIENTS)]
     mover = Mover(server, pool, over)
     let_run(over, clients, mover)
     for client in clients:
@@ -106,6 +104,14 @@ def test_nor_with_history_quotas_scrub_and_an_import_beside_it(start: Start, ind
     assert "scrub.found" not in said, "the scrub took something for wrong that was only new or gone"
     assert keeper.rows(schema.damage) == []
     assert not (keeper.directory / "quarantine").exists()
+
+
+def pool_for(store: str) -> Pool:
+    """What is pushed: to a bucket also a blob that is a link to joined parts."""
+    pool = Pool()
+    if store == "s3":
+        pool.layers.insert(0, blob(PART_BYTES + 1000))
+    return pool
 
 
 def let_run(over: threading.Event, clients: list[Client], *others: Mover) -> None:

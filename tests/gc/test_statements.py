@@ -13,7 +13,18 @@ import pytest
 import sqlalchemy as sa
 
 from registry.oci.digest import Digest
-from registry.server.index import blobs, candidates, garbage, history, inventory, pulled, schema, tags, usage
+from registry.server.index import (
+    blobs,
+    candidates,
+    claims,
+    garbage,
+    history,
+    inventory,
+    pulled,
+    schema,
+    tags,
+    usage,
+)
 from registry.server.index.engine import sqlite_engine
 from registry.server.index.postgres_connect import postgres_engine
 from tests.gc.large import fill
@@ -39,6 +50,9 @@ STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "a note of a look": (blobs._TELL, {"of": 1, "named": DIGEST, "moment_ms": 1}),
     "a link that goes": (blobs._UNLINK, {"repository_id": 1, "digest": DIGEST}),
     "bytes that go": (blobs._FORGET_BYTES, {"digest": DIGEST}),
+    "whether bytes are claimed": (claims._YOUNGEST, {"digest": DIGEST}),
+    "claims of an upload that go": (claims._RELEASE, {"by": "upload"}),
+    "claims that are over": (claims._STALE, {"age_ms": 1, "limit": 10}),
     "the tags of a repository": (pulled._TAGS, {"of": 1, "after": "", "limit": 10}),
     "a tag that goes": (tags._HOLD, {"row_repository_id": 1, "row_name": "t1"}),
     "a repository's history": (history._ENTRIES, {"of": 1, "before": 9, "limit": 10}),

@@ -104,7 +104,7 @@ def push_while(
     return clients
 
 
-def check(site: Site, clients: list[Patient], files: list[int], open_before: int, may_forget: int) -> None:
+def check(site: Site, clients: list[Patient], files: list[int], open_before: int) -> None:
     """All that was acknowledged is on every replica; nothing is half there, and nothing is held any more."""
     answers = sum((client.answers for client in clients), Counter[int | str]())
     assert [fault for client in clients for fault in client.faults] == [], answers
@@ -120,16 +120,11 @@ def check(site: Site, clients: list[Patient], files: list[int], open_before: int
                     found = http.get(blob_path(client.repository, made.layer.digest))
                     assert found.content == made.layer.data, made.tag
             assert walk(http) > 0
-    _check_nothing_is_held(site, clients, files, open_before, answers, may_forget)
+    _check_nothing_is_held(site, clients, files, open_before, answers)
 
 
 def _check_nothing_is_held(
-    site: Site,
-    clients: list[Patient],
-    files: list[int],
-    open_before: int,
-    answers: Counter[int | str],
-    may_forget: int,
+    site: Site, clients: list[Patient], files: list[int], open_before: int, answers: Counter[int | str]
 ) -> None:
     assert site.postgres.connections(site.database) <= REPLICAS * (POOL + 1)
     for replica, before in zip(site.replicas.each, files, strict=True):
@@ -138,7 +133,7 @@ def _check_nothing_is_held(
     # An upload whose beginning was not answered, or that is not known any more, is all that may be left open.
     lost = sum(count for kind, count in answers.items() if isinstance(kind, str) or kind in (502, 503, 504))
     assert open_uploads(site) - open_before <= lost
-    assert sum(client.forgotten for client in clients) <= may_forget or clients[0].may_fall_back
+    assert sum(client.forgotten for client in clients) == 0 or clients[0].may_fall_back
 
 
 def open_uploads(site: Site) -> int:
@@ -147,15 +142,15 @@ def open_uploads(site: Site) -> int:
 
 
 def under(
-    site: Site, repository: str, trouble: Callable[[], None], may_fall_back: bool = False, may_forget: int = 0
+    site: Site, repository: str, trouble: Callable[[], None], may_fall_back: bool = False
 ) -> Counter[int | str]:
-    """Run and check; returns what the clients were answered. So many uploads may have to begin anew."""
+    """Run and check; returns what the clients were answered."""
     before = open_uploads(site)
     with site.client() as http:
         assert processes.wait_until(lambda: http.get("/readyz").status_code == 200)
     files = [processes.open_files(replica.pid) for replica in site.replicas.each]
     clients = push_while(site, repository, trouble, may_fall_back)
-    check(site, clients, files, before, may_forget)
+    check(site, clients, files, before)
     return sum((client.answers for client in clients), Counter[int | str]())
 
 
@@ -203,8 +198,7 @@ class TestUnderLoad:
                 way.cut()
                 time.sleep(0.07)
 
-        # Who joins the parts, loses client and database at once and so its hold, frees them: docs/storage-s3.md.
-        under(site, repository, trouble, may_forget=3)
+        under(site, repository, trouble)
 
     def test_connections_that_freeze_for_a_while_cost_no_push(self, site: Site, repository: str) -> None:
         def trouble() -> None:

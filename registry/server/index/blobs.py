@@ -132,6 +132,18 @@ def keep_bytes(tx: sa.Connection, digest: str, size_bytes: int) -> None:
             break
 
 
+def keep_place(tx: sa.Connection, digest: str) -> None:
+    """Keep others from holding bytes of this digest until this transaction ends, and record nothing."""
+    row = {"digest": digest, "size_bytes": 0, "stored_ms": 0}
+    while True:
+        if tx.execute(_KEEP_BYTES, {"digest": digest}).first() is not None:
+            return
+        if tx.execute(dialects.insert_or_leave(tx, blob), row).rowcount:
+            # Others who want to make this row wait for us, as if it stayed.
+            forget_bytes(tx, digest)
+            return
+
+
 def hold_bytes(tx: sa.Connection, digest: str) -> None:
     """Keep everybody else from naming bytes of this digest until this transaction ends."""
     row = {"digest": digest, "size_bytes": 0, "stored_ms": 0}

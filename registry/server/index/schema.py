@@ -318,6 +318,18 @@ condemned = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Which upload is about to become the bytes of a digest in a distant store (claims.py).
+claim = sa.Table(
+    "claim",
+    metadata,
+    sa.Column("digest", text(), primary_key=True),
+    sa.Column("holder", text(), primary_key=True),
+    sa.Column("since_ms", sa.BigInteger, nullable=False),
+    sa.Index(None, "holder"),
+    sa.Index(None, "since_ms"),
+    sqlite_with_rowid=False,
+)
+
 # How the work in the background stands, for whoever asks on whichever machine. `detail` is JSON.
 job = sa.Table(
     "job",

@@ -31,7 +31,7 @@ from registry.server.index.names import now_ms
 
 VERSION = 1
 # What is of the moment alone: who works now, uploads under way, failed logins.
-_LEFT_OUT = {"lease", "upload", "attempt"}
+_LEFT_OUT = {"lease", "upload", "claim", "attempt"}
 _ROWS_AT_ONCE = 500
 
 

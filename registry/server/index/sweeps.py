@@ -17,8 +17,16 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from registry.oci.digest import Digest
+from registry.oci.errors import Unavailable
 from registry.server.index import dialects
 from registry.server.index.schema import condemned, sweep
+
+
+class BeingDeleted(Unavailable):
+    """The bytes are condemned: a collection is deleting them."""
+
+    def __init__(self) -> None:
+        super().__init__("the registry is deleting these very bytes; try again soon")
 
 
 @dataclass(frozen=True, slots=True)

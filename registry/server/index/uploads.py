@@ -10,7 +10,7 @@ from sqlalchemy import bindparam
 from registry.content.store import Progress
 from registry.oci.digest import Digest
 from registry.oci.reference import Repository
-from registry.server.index import dialects
+from registry.server.index import claims, dialects
 from registry.server.index.names import now_ms
 from registry.server.index.schema import upload
 
@@ -75,6 +75,7 @@ _CLOSE = (
     upload.update()
     .where(upload.c.id == bindparam("session"), upload.c.finished_digest.is_(None))
     .values(closers=upload.c.closers + bindparam("more"))
+    .returning(upload.c.closers)
 )
 
 
@@ -144,18 +145,32 @@ def advance(tx: sa.Connection, was: Session, stored: Progress, tail: bytes) -> b
     return bool(changed.rowcount)
 
 
-def close(tx: sa.Connection, session: str) -> bool:
-    """Say that its parts are going to be joined; False when it is finished, or not known any more.
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """One request's going about to join an upload's parts; others may be at it too."""
+
+    is_contested: bool
+
+
+def close(tx: sa.Connection, session: str, digest: Digest) -> Closing | None:
+    """Say that its parts are going to be joined to *digest*; None when it is finished, or not known any more.
 
     From now on nobody but a sweep of what is very old frees its parts: a store that is told to join and to free
-    the same at once may do both, and lose the bytes hours later.
+    the same at once may do both, and lose the bytes hours later. And nobody deletes what they become, until the
+    upload is finished or forgotten. Raises BeingDeleted.
     """
-    return bool(tx.execute(_CLOSE, {"session": session, "more": 1}).rowcount)
+    claims.lock(tx, digest)
+    closers = tx.execute(_CLOSE, {"session": session, "more": 1}).scalar()
+    if closers is None:
+        return None
+    is_young = claims.take(tx, digest, session)
+    return Closing(is_contested=closers > 1 and is_young)
 
 
 def reopen(tx: sa.Connection, session: str) -> None:
     """Take one `close` back, when no request to the store is under way any more."""
-    tx.execute(_CLOSE, {"session": session, "more": -1})
+    if tx.execute(_CLOSE, {"session": session, "more": -1}).scalar() == 0:
+        claims.release(tx, session)
 
 
 def finish(tx: sa.Connection, session: str, digest: Digest) -> bool:
@@ -164,13 +179,18 @@ def finish(tx: sa.Connection, session: str, digest: Digest) -> bool:
     True when nobody else has set about joining its parts, and nobody will: what is left of them may be freed.
     """
     closers = tx.execute(_FINISH, {"session": session, "digest": digest, "touched_ms": now_ms()}).scalar()
+    if closers:
+        claims.release(tx, session, digest)
     return closers is not None and closers <= 1
 
 
 def remove(tx: sa.Connection, session: str) -> bool:
     """Forget an upload; safe to repeat. True when its parts may be freed: nobody has set about joining them."""
     removed = upload.delete().where(upload.c.id == session).returning(upload.c.closers)
-    return tx.execute(removed).scalar() == 0
+    closers = tx.execute(removed).scalar()
+    if closers:
+        claims.release(tx, session)
+    return closers == 0
 
 
 def stale(tx: sa.Connection, open_before_ms: int, finished_before_ms: int, limit: int) -> list[Session]:

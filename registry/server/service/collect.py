@@ -18,7 +18,7 @@ from registry.content import threads
 from registry.content.store import BlobStore
 from registry.oci.digest import Digest
 from registry.oci.errors import RegistryError, Unavailable
-from registry.server.index import audit, blobs, candidates, garbage, jobs, manifests, sweeps
+from registry.server.index import audit, blobs, candidates, claims, garbage, jobs, manifests, sweeps
 from registry.server.index.candidates import BYTES, Candidate
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.garbage import Facts
@@ -268,6 +268,8 @@ def _hold(tx: Transaction, decision: Decision, rules: Rules) -> Candidate:
 def _condemn(tx: Transaction, decision: Decision, rules: Rules, seconds: float) -> tuple[Candidate, int]:
     """Keep everybody from naming bytes that nothing has, until they are acquitted or *seconds* have passed."""
     seen = _hold(tx, decision, rules)
+    if claims.is_claimed(tx, decision.digest):
+        raise _NotNow
     until_ms = sweeps.condemn(tx, decision.digest, seconds)
     if until_ms is None:
         raise _Later

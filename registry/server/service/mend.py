@@ -18,7 +18,7 @@ from registry.content import threads
 from registry.content.store import BlobStore
 from registry.oci.digest import Digest
 from registry.oci.errors import ContentMissing, Unavailable
-from registry.server.index import audit, blobs, changes, damage, manifests, sweeps
+from registry.server.index import audit, blobs, changes, claims, damage, manifests, sweeps
 from registry.server.index.engine import Index, Transaction
 from registry.server.service import publishing
 from registry.server.service.examine import Finding, Problem
@@ -166,6 +166,8 @@ def _forget(tx: Transaction, finding: Finding) -> None:
 
 def _condemn(tx: Transaction, digest: Digest, seconds: float) -> int:
     blobs.hold_bytes(tx, digest)
+    if claims.is_claimed(tx, digest, young=True):  # an old one is that of a request which was killed
+        raise Unavailable("an upload of these bytes is being finished; try again later")
     until_ms = sweeps.condemn(tx, digest, seconds)
     if until_ms is None:
         raise Unavailable("these bytes are being deleted, or that was begun and not finished; try again later")

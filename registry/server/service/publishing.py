@@ -14,9 +14,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from registry.content.store import BlobStore
 from registry.oci.digest import Digest
-from registry.oci.errors import ContentMissing, RegistryError, Unavailable
+from registry.oci.errors import ContentMissing, RegistryError
 from registry.server.index import candidates, sweeps
 from registry.server.index.engine import Index, Transaction
+from registry.server.index.sweeps import BeingDeleted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,10 +26,19 @@ T = TypeVar("T")
 _PAUSES_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0)
 
 
-class _Condemned(RegistryError):
-    """A collection is deleting these bytes at this moment."""
+async def claimed(
+    index: Index, claim: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run *claim*, which takes a claim (claims.py), as soon as nobody is deleting the same bytes.
 
-    code = Unavailable.code
+    Raises BeingDeleted. That may be taken back by a power cut of the database: then `publish` sees what was lost.
+    """
+    for pause in _PAUSES_SECONDS:
+        try:
+            return await index.note(claim, *args, **kwargs)
+        except BeingDeleted:
+            await asyncio.sleep(pause)
+    return await index.note(claim, *args, **kwargs)
 
 
 async def publish(
@@ -59,13 +69,13 @@ async def publish_all(
         await put()
         try:
             return await index.write(_record, store, swept, record, args, kwargs)
-        except (ContentMissing, _Condemned):
+        except (ContentMissing, BeingDeleted):
             await asyncio.sleep(pause)
         except RegistryError:  # refused: nothing names the bytes, and nothing else would find them soon
             with contextlib.suppress(RegistryError):
                 await index.note(candidates.add, candidates.BYTES, digests, "refused")
             raise
-    raise Unavailable("the registry is deleting these very bytes; try again soon")
+    raise BeingDeleted
 
 
 def _swept(tx: Transaction, digests: Sequence[Digest]) -> dict[Digest, int]:
@@ -94,7 +104,7 @@ def _may_be_gone(tx: Transaction, store: BlobStore, digest: Digest, swept: int) 
         return True
     now = sweeps.state(tx, digest)
     if now.is_condemned:
-        raise _Condemned("a collection is deleting these bytes")
+        raise BeingDeleted
     if now.is_abandoned:
         sweeps.pardon(tx, digest)
     return now.is_abandoned or now.count != swept

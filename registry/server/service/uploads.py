@@ -27,10 +27,11 @@ from registry.oci.errors import (
     RegistryError,
     SizeInvalid,
     TooManyRequests,
+    Unavailable,
 )
 from registry.oci.reference import Repository
 from registry.server.auth.caller import Caller
-from registry.server.index import blobs, uploads
+from registry.server.index import blobs, claims, uploads
 from registry.server.index.engine import Index, Transaction
 from registry.server.index.names import now_ms
 from registry.server.index.uploads import Session
@@ -193,13 +194,24 @@ class Uploads:
         session = await self._find(caller, repository, name)
         if session.finished is not None:
             return await self._finished_before(session, digest)
+        try:
+            return await self._finish(caller, session, digest, chunk, body)
+        except (BlobUploadUnknown, Unavailable):
+            # The same request was sent twice, and the other one was first.
+            now = await self._index.read(uploads.get, name)
+            if now is None or now.finished is None:
+                raise
+            return await self._finished_before(now, digest)
+
+    async def _finish(self, caller: Caller, session: Session, digest: Digest, chunk: Chunk, body: Body) -> int:
         _expect_in_order(session, chunk)
         body = self._limited(session.size_bytes, body)
         if not session.stored.size_bytes:
             pieces, whole = await _collect(body, self._whole_max_bytes())
             if whole:
                 _expect_length(chunk, sum(map(len, pieces)))
-                return await self._store_whole(caller, repository, digest, [session.tail, *pieces], name)
+                pieces = [session.tail, *pieces]
+                return await self._store_whole(caller, session.repository, digest, pieces, session.id)
             body = _again(pieces, body)
         return await self._finish_in_store(caller, session, digest, chunk, body)
 
@@ -226,33 +238,42 @@ class Uploads:
         """The blob's length, and whether parts are left over that may be freed."""
         async with self._store.upload(session.id) as upload:
             await self._resume(upload, session, digest.algorithm)
-
-            async def commit() -> None:
-                try:
-                    await upload.commit(digest)
-                except DigestInvalid:
-                    await asyncio.shield(self._reopen(upload, session))
-                    raise
-                except BaseException:
-                    await asyncio.shield(upload.revert())
-                    raise
-
             try:
                 await self._fill(upload, session.tail, body)
                 _expect_length(chunk, upload.size_bytes - session.size_bytes)
                 await self._quotas.take(caller, session.repository, digest, upload.size_bytes)
-                await self._close(session)
+                is_contested = await self._close(session, digest)
             except BaseException:
                 await asyncio.shield(upload.revert())
                 raise
+            commit = partial(self._commit, upload, session, digest, is_contested)
             alone = await self._publish(session.repository, digest, upload.size_bytes, session.id, commit)
             return upload.size_bytes, alone and upload.has_leftovers
 
-    async def _close(self, session: Session) -> None:
-        """From here on the parts are joined, and whoever cancels leaves them alone. Raises BlobUploadUnknown."""
-        # In a near store the hold keeps everybody else out.
-        if not self._store.is_near and not await self._index.note(uploads.close, session.id):
+    async def _close(self, session: Session, digest: Digest) -> bool:
+        """From here on the parts are joined: whoever cancels leaves them alone, nobody deletes what they become.
+
+        Whether others may be joining them too. Raises BlobUploadUnknown, BeingDeleted.
+        """
+        if self._store.is_near:  # the hold keeps everybody else out, and what it has can be published again
+            return False
+        closing = await publishing.claimed(self._index, uploads.close, session.id, digest)
+        if closing is None:
             await self._refuse_moved(session)
+        return closing is not None and closing.is_contested
+
+    async def _commit(self, upload: Upload, session: Session, digest: Digest, is_contested: bool) -> None:
+        try:
+            await upload.commit(digest)
+        except DigestInvalid:
+            await asyncio.shield(self._reopen(upload, session))
+            raise
+        except BaseException as error:
+            await asyncio.shield(upload.revert())
+            if is_contested and isinstance(error, BlobUploadUnknown):
+                # What another one is making of the parts is seen soon, or they are there again.
+                raise Unavailable("another request is finishing this upload; try again soon") from error
+            raise
 
     async def _reopen(self, upload: Upload, session: Session) -> None:
         await upload.revert()
@@ -273,19 +294,32 @@ class Uploads:
         if whole:
             _expect_length(Chunk(length=length), sum(map(len, pieces)))
             return await self._store_whole(caller, repository, digest, pieces, None)
-        name = str(uuid.uuid4())
+        return await self._push_large(caller, repository, digest, length, _again(pieces, body))
+
+    async def _push_large(
+        self, caller: Caller | None, repository: Repository, digest: Digest, length: int | None, body: Body
+    ) -> int:
+        name, far = str(uuid.uuid4()), not self._store.is_near
         try:
             async with self._store.upload(name) as upload:
                 await upload.begin(Progress(), digest.algorithm)
-                await self._fill(upload, b"", _again(pieces, body))
+                await self._fill(upload, b"", body)
                 _expect_length(Chunk(length=length), upload.size_bytes)
                 await self._quotas.take(caller, repository, digest, upload.size_bytes)
+                if far:
+                    await publishing.claimed(self._index, claims.take, digest, name)
                 commit = partial(upload.commit, digest)
-                await self._publish(repository, digest, upload.size_bytes, None, commit)
+                await self._publish(repository, digest, upload.size_bytes, None, commit, name if far else None)
                 return upload.size_bytes
         except BaseException:
-            await asyncio.shield(self._store.discard(name, Progress()))
+            await asyncio.shield(self._give_up(name, far))
             raise
+
+    async def _give_up(self, name: str, is_claimed: bool) -> None:
+        await self._store.discard(name, Progress())
+        if is_claimed:
+            with contextlib.suppress(RegistryError):  # then `expire` finds it
+                await self._index.note(claims.release, name)
 
     async def _store_whole(
         self,
@@ -307,11 +341,14 @@ class Uploads:
         size_bytes: int,
         session: str | None,
         put: Callable[[], Awaitable[object]],
+        claim: str | None = None,
     ) -> bool:
         """Publish, and record it. True when nobody else is finishing the same upload."""
 
         def link_and_finish(tx: Transaction) -> bool:
             blobs.link(tx, repository, digest, size_bytes)
+            if claim is not None:
+                claims.release(tx, claim, digest)
             return session is None or uploads.finish(tx, session, digest)
 
         alone = await publishing.publish(self._index, self._store, digest, put, link_and_finish)
@@ -362,6 +399,8 @@ class Uploads:
             is_free = await self._index.note(uploads.remove, session.id)
             if session.finished is None and is_free:
                 await self._store.discard(session.id, session.stored)
+        if not self._store.is_near:
+            await self._index.note(claims.expire, self._policy.upload_expiry_seconds, 1000)
         return len(expired)
 
 
