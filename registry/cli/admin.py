@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import getpass
 import json
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,12 +33,15 @@ from registry.server.service.administration.words import Subject, actions_of, li
 if TYPE_CHECKING:
     Families = argparse._SubParsersAction[argparse.ArgumentParser]
 Verb = Callable[[Accounts, argparse.Namespace], Awaitable[int | None]]
+# What a verb does it prints; a server's log lines are for a server.
+_SILENT = logging.NullHandler()
 _PLACES = "how much: 'pull:team/*' or 'pull,push:team/web'; repeat it for more"
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run `hythe admin ARGUMENTS` and return its exit status."""
     options = parser().parse_args(arguments)
+    logging.getLogger("hythe").addHandler(_SILENT)
     try:
         if options.family in recovery.FAMILIES:  # they work on an index that may not be there
             return recovery.run(settings.load(options.config), _actor(), options)

@@ -113,9 +113,10 @@ async def _export(index: Index, store: BlobStore, pool: ThreadPoolExecutor, opti
     wanted: dict[Repository, list[Tag]] = {}
     for name in options.names:
         repository, colon, tag = name.partition(":")
-        found = wanted.setdefault(Repository.parse(repository), [])
-        if colon:
-            found.append(Tag.parse(tag))
+        wanted.setdefault(Repository.parse(repository), []).extend([Tag.parse(tag)] if colon else [])
+    for name in options.names:
+        if ":" not in name:  # all of it is more than any of its tags
+            wanted[Repository.parse(name)] = []
     # Nobody writes into our own published files: their age says nothing.
     care = replace(Care(link=not options.copy, verify=options.verify), young_seconds=0)
     departures = Departures(store, Path(options.directory), care, pool)

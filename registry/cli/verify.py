@@ -47,10 +47,11 @@ async def run(index: Index, store: BlobStore, mender: Mender, options: argparse.
         for record in page:
             if record.digest in seen:
                 continue
-            if options.repositories:
-                seen.add(record.digest)
             finding = await examiner.examine(record)
             tally.examined += 1
+            # Of everything each comes once, unless it is set aside: then it comes again with what has no record.
+            if options.repositories or finding is not None:
+                seen.add(record.digest)
             if finding is not None:
                 await _tell(index, store, mender, finding, tally, options)
     tally.read_bytes = examiner.read_bytes

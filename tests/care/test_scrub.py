@@ -157,6 +157,7 @@ def test_verify_names_the_repositories_and_tags_that_suffer(
     status, out, _ = hythe(registry, "verify", "--all", "--heal")
     assert status == 1
     assert "waits for a push" in out
+    assert ", 1 wrong" in out, "a digest is counted once, before or after it was set aside"
     assert f"missing: {layer.digest}" in hythe(registry, "verify", REPOSITORY)[1], "as long as it is so"
     push_blob(http, REPOSITORY, layer)
     assert hythe(registry, "verify", "--all", "--heal")[0] == 0

@@ -144,6 +144,9 @@ def test_a_tag_alone_comes_with_its_children_and_what_refers_to_it(
         assert holdings.tags(there, "team/oci") == [image.digest.replace(":", "-"), "v1"]
         expected = {key: value for key, value in holdings.of(here).items() if key[0] == "team/multi"}
         assert expected.items() <= holdings.of(there).items()
+    assert run("export", tmp_path / "all", "team/oci", "team/oci:v1", "--format", "registry").status == 0
+    with peers.http_client(start_peer(tmp_path / "all")) as there:
+        assert "v2" in holdings.tags(there, "team/oci"), "a repository with one of its tags is all of it"
 
 
 def test_bytes_that_are_missing_here_are_named(
