@@ -20,9 +20,10 @@ from registry.server.auth.caller import Everybody
 from registry.server.index import candidates, claims, garbage, schema
 from registry.server.index import uploads as rows
 from registry.server.index.engine import EmbeddedIndex
+from registry.server.service.bodies import Chunk
 from registry.server.service.collect import Choices
 from registry.server.service.policy import Policy
-from registry.server.service.uploads import Chunk, Uploads
+from registry.server.service.uploads import Uploads
 from tests.gc.keeper import QUICK, collect, everything, store_of
 from tests.support import s3
 from tests.support.oci import Content, blob

@@ -15,9 +15,10 @@ from registry.oci.reference import Repository, Tag
 from registry.server.auth.caller import Everybody
 from registry.server.index import sweeps
 from registry.server.index.engine import EmbeddedIndex
+from registry.server.service.bodies import Chunk
 from registry.server.service.policy import Policy
 from registry.server.service.repository import Repositories
-from registry.server.service.uploads import Chunk, Uploads
+from registry.server.service.uploads import Uploads
 from tests.gc.keeper import Keeper
 from tests.support.oci import OCI_IMAGE, blob, config, image
 
@@ -139,7 +140,7 @@ async def test_a_manifest_is_there(index: EmbeddedIndex, store: Thief, uploads: 
     store.times, store.distant = 2, distant
     manifest = image(made, [])
     repositories = Repositories(index, store, Policy())
-    await repositories.push_manifest(CALLER, REPOSITORY, Tag("v1"), [], OCI_IMAGE, manifest.data)
+    await repositories.pushes.push(CALLER, REPOSITORY, Tag("v1"), [], OCI_IMAGE, manifest.data)
     assert await store.read(Digest(manifest.digest)) == manifest.data
     assert (await repositories.manifest(REPOSITORY, Tag("v1"))).payload == manifest.data
 

@@ -183,7 +183,7 @@ class World:
         payload = json.dumps({"schemaVersion": 2, "mediaType": kind, **body}).encode()
         digest = Digest.of(payload)
         with_tags = [[], TAGS[:1], TAGS[1:], TAGS][how % 4]
-        await self.repositories.push_manifest(WHO, self.repository, digest, with_tags, kind, payload)
+        await self.repositories.pushes.push(WHO, self.repository, digest, with_tags, kind, payload)
         before = self.place.manifests.get(digest)
         pushed_ms = self.now if before is None else before.pushed_ms
         self.place.manifests[digest] = Made(named, children, subject, pushed_ms)
@@ -197,13 +197,13 @@ class World:
     async def delete_tag(self, number: int, _: int) -> None:
         tag = TAGS[number % 2]
         if tag in self.place.tags:
-            await self.repositories.delete_tag(WHO, self.repository, tag)
+            await self.repositories.deletions.tag(WHO, self.repository, tag)
             self.place.end(tag, self.now)
 
     async def delete_manifest(self, number: int, how: int) -> None:
         digest = self._some(number, how)
         if digest in self.place.manifests and not self.place.manifests[digest].is_deleted:
-            await self.repositories.delete_manifest(WHO, self.repository, digest)
+            await self.repositories.deletions.manifest(WHO, self.repository, digest)
             self.place.delete(digest, self.now)
 
     async def delete_blob(self, number: int, _: int) -> None:

@@ -73,13 +73,13 @@ class Worker:
     async def push(self) -> None:
         digest, kind, payload = self._choose.choice([*IMAGES, TOP])
         tags = self._choose.sample(TAGS, self._choose.randint(1, 2))
-        await self._repositories.push_manifest(WHO, WEB, digest, tags, kind, payload)
+        await self._repositories.pushes.push(WHO, WEB, digest, tags, kind, payload)
 
     async def delete_tag(self) -> None:
-        await self._repositories.delete_tag(WHO, WEB, self._choose.choice(TAGS))
+        await self._repositories.deletions.tag(WHO, WEB, self._choose.choice(TAGS))
 
     async def delete_manifest(self) -> None:
-        await self._repositories.delete_manifest(WHO, WEB, self._choose.choice([*IMAGES, TOP])[0])
+        await self._repositories.deletions.manifest(WHO, WEB, self._choose.choice([*IMAGES, TOP])[0])
 
     async def undo(self) -> None:
         await self._history.restore(WHO, WEB, Wanted(self._choose.choice(TAGS)))
@@ -104,7 +104,7 @@ def test_nothing_that_was_acknowledged_is_missing_in_the_history(open_index: Ope
         await one.write(blobs.link, WEB, BLOB, 10)
         for digest, kind, payload in [*IMAGES, TOP]:
             made = Repositories(one, store, Policy())  # type: ignore[arg-type]
-            await made.push_manifest(WHO, WEB, digest, TAGS, kind, payload)
+            await made.pushes.push(WHO, WEB, digest, TAGS, kind, payload)
         over = asyncio.Event()
         collecting = asyncio.create_task(collect_until(over, other, store))
         workers = [Worker(number, (one, other)[number % 2], store) for number in range(WORKERS)]

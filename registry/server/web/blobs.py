@@ -140,5 +140,5 @@ def _multipart(
 
 async def delete_blob(context: Context, request: Request, route: Route) -> Reply:
     """`DELETE /v2/<name>/blobs/<digest>`"""
-    await context.repositories.delete_blob(context.caller, route.repository, Digest.parse(route.last))
+    await context.repositories.deletions.blob(context.caller, route.repository, Digest.parse(route.last))
     return Reply(202)

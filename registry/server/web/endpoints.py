@@ -68,7 +68,7 @@ def search_endpoints(repositories: Repositories, gate: Gate) -> Endpoints:
         term = (request.parameter("q") or "")[:200]
         text = request.parameter("n") or ""
         limit = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 25
-        found = await repositories.search(caller, term, max(1, min(limit, _SEARCH_MAX)))
+        found = await repositories.lists.search(caller, term, max(1, min(limit, _SEARCH_MAX)))
         results = [
             {"name": name, "description": "", "star_count": 0, "is_official": False, "is_automated": False}
             for name in found

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 from registry.oci import media
 from registry.oci.digest import Digest
 from registry.oci.errors import ParameterInvalid, Unauthorized
-from registry.server.service.repository import Page, referrers_document
+from registry.server.service.lists import Page, referrers_document
 from registry.server.web.context import Context
 from registry.server.web.http import Headers, Reply, Request, json_reply
 from registry.server.web.routes import Route
@@ -43,7 +43,7 @@ def _paging(limit: int | None) -> dict[str, str]:
 async def list_tags(context: Context, request: Request, route: Route) -> Reply:
     """`GET /v2/<name>/tags/list`"""
     last, limit = page_of(request)
-    page = await context.repositories.tags(route.repository, last, limit)
+    page = await context.repositories.lists.tags(route.repository, last, limit)
     headers = next_page(request.path, page, _paging(limit))
     return json_reply({"name": route.repository, "tags": page.items}, headers=headers)
 
@@ -53,7 +53,7 @@ async def list_repositories(context: Context, request: Request, route: Route) ->
     if not context.caller.may_list():
         raise Unauthorized("the catalogue needs a login")
     last, limit = page_of(request)
-    page = await context.repositories.catalogue(context.caller, last, limit)
+    page = await context.repositories.lists.catalogue(context.caller, last, limit)
     headers = next_page(request.path, page, _paging(limit))
     return json_reply({"repositories": page.items}, headers=headers)
 
@@ -63,7 +63,7 @@ async def list_referrers(context: Context, request: Request, route: Route) -> Re
     subject = Digest.parse(route.last)
     last, limit = page_of(request)
     artifact_type = request.parameter("artifactType") or None
-    page = await context.repositories.referrers(route.repository, subject, artifact_type, last, limit)
+    page = await context.repositories.lists.referrers(route.repository, subject, artifact_type, last, limit)
     parameters = _paging(limit)
     headers: Headers = [(b"content-type", media.OCI_INDEX.encode())]
     if artifact_type is not None:

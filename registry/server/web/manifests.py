@@ -76,7 +76,7 @@ async def put_manifest(context: Context, request: Request, route: Route) -> Repl
     if with_tags and isinstance(wanted, Tag):
         raise ManifestInvalid("the parameter 'tag' goes with a push by digest")
     payload = await request.whole_body(context.policy.manifest_size_max_bytes)
-    pushed = await context.repositories.push_manifest(
+    pushed = await context.repositories.pushes.push(
         context.caller, route.repository, wanted, with_tags, request.header(b"content-type"), payload
     )
     request.notes["digest"] = pushed.digest
@@ -95,7 +95,7 @@ async def delete_manifest(context: Context, request: Request, route: Route) -> R
     """`DELETE /v2/<name>/manifests/<tag-or-digest>`: a tag alone, or a manifest with its tags"""
     wanted = reference(route.last)
     if isinstance(wanted, Digest):
-        await context.repositories.delete_manifest(context.caller, route.repository, wanted)
+        await context.repositories.deletions.manifest(context.caller, route.repository, wanted)
     else:
-        await context.repositories.delete_tag(context.caller, route.repository, wanted)
+        await context.repositories.deletions.tag(context.caller, route.repository, wanted)
     return Reply(202)

@@ -8,7 +8,7 @@ from registry.oci.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest
 from registry.oci.errors import BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, NameInvalid, SizeInvalid
 from registry.oci.reference import Repository
 from registry.server.index.uploads import Session
-from registry.server.service.uploads import Chunk
+from registry.server.service.bodies import Chunk
 from registry.server.web.context import Context
 from registry.server.web.http import Headers, Reply, Request
 from registry.server.web.routes import Route
