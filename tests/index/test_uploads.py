@@ -94,6 +94,7 @@ class TestGoingOn:
         began = now_ms()
         for step in (
             lambda: uploads.advance(tx, was, was.stored, b"tail"),
+            lambda: uploads.close(tx, "id", X),
             lambda: uploads.finish(tx, "id", X),
         ):
             touch(tx, "id", 0)

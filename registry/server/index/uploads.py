@@ -74,7 +74,7 @@ _FINISH = (
 _CLOSE = (
     upload.update()
     .where(upload.c.id == bindparam("session"), upload.c.finished_digest.is_(None))
-    .values(closers=upload.c.closers + bindparam("more"))
+    .values(closers=upload.c.closers + bindparam("more"), touched_ms=bindparam("now_ms"))
     .returning(upload.c.closers)
 )
 
@@ -160,7 +160,7 @@ def close(tx: sa.Connection, session: str, digest: Digest) -> Closing | None:
     upload is finished or forgotten. Raises BeingDeleted.
     """
     claims.lock(tx, digest)
-    closers = tx.execute(_CLOSE, {"session": session, "more": 1}).scalar()
+    closers = tx.execute(_CLOSE, {"session": session, "more": 1, "now_ms": now_ms()}).scalar()
     if closers is None:
         return None
     is_young = claims.take(tx, digest, session)
@@ -169,7 +169,7 @@ def close(tx: sa.Connection, session: str, digest: Digest) -> Closing | None:
 
 def reopen(tx: sa.Connection, session: str) -> None:
     """Take one `close` back, when no request to the store is under way any more."""
-    if tx.execute(_CLOSE, {"session": session, "more": -1}).scalar() == 0:
+    if tx.execute(_CLOSE, {"session": session, "more": -1, "now_ms": now_ms()}).scalar() == 0:
         claims.release(tx, session)
 
 
