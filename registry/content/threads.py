@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -37,6 +38,23 @@ async def acquire(pool: Executor, take: Callable[[], T], release: Callable[[T], 
             release(each)
         raise
     return taken[0]
+
+
+async def aside(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run *step* in the loop's own threads, to its end."""
+    return await to_its_end(asyncio.get_running_loop().run_in_executor(None, partial(step, *args, **kwargs)))
+
+
+@contextlib.asynccontextmanager
+async def holding(take: Callable[[], T], release: Callable[[T], object]) -> AsyncGenerator[T, None]:
+    """What *take* makes in a thread of the loop; *release* has it in the end, whoever is cancelled when."""
+    taken: list[T] = []
+    try:
+        await aside(lambda: taken.append(take()))
+        yield taken[0]
+    finally:
+        for each in taken:
+            release(each)
 
 
 async def to_its_end(work: asyncio.Future[T], call_off: Callable[[], bool] = lambda: False) -> T:

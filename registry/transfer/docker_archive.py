@@ -8,13 +8,13 @@ Source: docker's image specification v1.2, "Combined Image JSON + Filesystem Cha
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from registry.content import threads
 from registry.oci import media
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
@@ -55,7 +55,7 @@ class DockerArchive:
     @classmethod
     async def open(cls, archive: Archive) -> DockerArchive:
         """Look through an archive."""
-        return await asyncio.to_thread(cls, archive)
+        return await threads.aside(cls, archive)
 
     def _listed(self) -> list[dict[str, Any]]:
         if MANIFEST_FILE not in self._archive and legacy.NAMES_FILE in self._archive:

@@ -6,16 +6,16 @@ several processes may copy into one layout. Source: OCI image-spec v1.1, "Image 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
-from registry.content import disk
+from registry.content import disk, threads
 from registry.oci import manifest as manifests
 from registry.oci import media
 from registry.oci.descriptor import Descriptor
@@ -39,7 +39,7 @@ class LayoutDirectory:
     @classmethod
     async def create(cls, path: Path) -> LayoutDirectory:
         """The layout at *path*, an empty one where there is none. Raises ConfigurationError."""
-        return await asyncio.to_thread(cls._create, path)
+        return await threads.aside(cls._create, path)
 
     @classmethod
     def _create(cls, path: Path) -> LayoutDirectory:
@@ -61,7 +61,7 @@ class LayoutDirectory:
 
     async def entries(self) -> list[Entry]:
         """All that index.json lists."""
-        return await asyncio.to_thread(self._entries)
+        return await threads.aside(self._entries)
 
     def _entries(self) -> list[Entry]:
         with _told(self.path):
@@ -82,44 +82,38 @@ class LayoutDirectory:
 
     async def fetch(self, descriptor: Descriptor, start: int = 0) -> Pieces:
         """The bytes from *start* on."""
-        try:
-            file = await asyncio.to_thread(open, self._blob(descriptor.digest), "rb", buffering=0)
-        except FileNotFoundError:
-            unknown = no_manifest if is_manifest(descriptor) else no_blob
-            raise unknown(str(self.path), descriptor.digest) from None
-        with file:
-            size_bytes = os.fstat(file.fileno()).st_size
+        path = self._blob(descriptor.digest)
+        async with threads.holding(partial(_open, path), _close) as fd:
+            if fd is None:
+                unknown = no_manifest if is_manifest(descriptor) else no_blob
+                raise unknown(str(self.path), descriptor.digest)
+            size_bytes = os.fstat(fd).st_size
             if size_bytes != descriptor.size_bytes:
                 raise wrong_size(descriptor, size_bytes)
-            async with aclosing(read_range(file.fileno(), start, size_bytes)) as pieces:
+            async with aclosing(read_range(fd, start, size_bytes)) as pieces:
                 async for piece in pieces:
                     yield piece
 
     async def exists(self, descriptor: Descriptor) -> bool:
         """Whether it is here; an image's manifest with all that it names."""
-        if not await asyncio.to_thread(self._blob(descriptor.digest).is_file):
+        if not await threads.aside(self._blob(descriptor.digest).is_file):
             return False
         if descriptor.media_type not in media.IMAGES:
             return True
         data = await read_all(self, descriptor)
         named = [self._blob(blob.digest) for blob in manifests.parse(data, descriptor.media_type).blobs()]
-        return await asyncio.to_thread(lambda: all(path.is_file() for path in named))
+        return await threads.aside(lambda: all(path.is_file() for path in named))
 
     async def push(self, descriptor: Descriptor, read: Read, tag: Tag | None = None) -> None:
         """Take content in. A manifest that is a referrer is listed even without a tag."""
         path = self._blob(descriptor.digest)
         with _told(self.path):
-            await asyncio.to_thread(disk.make_directory, path.parent)
-            handle, name = await asyncio.to_thread(tempfile.mkstemp, prefix=".part-", dir=self.path)
-            try:
+            await threads.aside(disk.make_directory, path.parent)
+            async with threads.holding(partial(_Part, self.path), _Part.remove) as part:
                 async with aclosing(verified(descriptor, read(0))) as pieces:
                     async for piece in pieces:
-                        await asyncio.to_thread(disk.write_all, handle, (piece,))
-                await asyncio.to_thread(_finish, handle, Path(name), path)
-            finally:
-                os.close(handle)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+                        await threads.aside(disk.write_all, part.handle, (piece,))
+                await threads.aside(part.finish, path)
         if tag is not None:
             await self.tag(descriptor, tag)
         elif is_manifest(descriptor) and await self._subject(descriptor) is not None:
@@ -127,7 +121,7 @@ class LayoutDirectory:
 
     async def tag(self, descriptor: Descriptor, tag: str, image_name: str = "") -> None:
         """Let *tag* mean a manifest that is here; *image_name* is the image's whole name, if it has one."""
-        if not await asyncio.to_thread(self._blob(descriptor.digest).is_file):
+        if not await threads.aside(self._blob(descriptor.digest).is_file):
             raise no_manifest(str(self.path), descriptor.digest)
         await self._change(lambda entries: index_json.with_entry(entries, descriptor, tag, image_name))
 
@@ -146,7 +140,7 @@ class LayoutDirectory:
         return parsed.subject.digest if parsed.subject else None
 
     async def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
-        await asyncio.to_thread(self._change_now, change)
+        await threads.aside(self._change_now, change)
 
     def _change_now(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         with _told(self.path), open(self.path / index_json.LAYOUT_FILE, "rb") as guard:
@@ -166,28 +160,52 @@ async def read_range(fd: int, start: int, end: int) -> AsyncGenerator[bytes, Non
     """The bytes of an open file from *start* to before *end*, in pieces of up to 1 MiB. Raises HytheError."""
     position = start
     while position < end:
-        piece = await asyncio.to_thread(os.pread, fd, min(PIECE_BYTES, end - position), position)
+        piece = await threads.aside(os.pread, fd, min(PIECE_BYTES, end - position), position)
         if not piece:
             raise HytheError("a file became shorter while it was read")
         position += len(piece)
         yield piece
 
 
-def _finish(handle: int, temporary: Path, path: Path) -> None:
-    os.fchmod(handle, 0o644)
-    os.fsync(handle)
-    disk.publish(temporary, path)
+def _open(path: Path) -> int | None:
+    """The file, None where there is none."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)
+
+
+class _Part:
+    """A new file under a temporary name, which is removed unless it got its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.handle, name = tempfile.mkstemp(prefix=".part-", dir=directory)
+        self._path = Path(name)
+
+    def finish(self, path: Path) -> None:
+        """Flush it and give it its name."""
+        os.fchmod(self.handle, 0o644)
+        os.fsync(self.handle)
+        disk.publish(self._path, path)
+
+    def remove(self) -> None:
+        """Let go of it."""
+        os.close(self.handle)
+        self._path.unlink(missing_ok=True)
 
 
 def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    part = _Part(path.parent)
     try:
-        disk.write_all(handle, (data,))
-        _finish(handle, Path(name), path)
+        disk.write_all(part.handle, (data,))
+        part.finish(path)
     finally:
-        os.close(handle)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        part.remove()
 
 
 @contextlib.contextmanager

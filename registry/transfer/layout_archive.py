@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import IO, Any
 
+from registry.content import threads
 from registry.oci import manifest as manifests
 from registry.oci import media
 from registry.oci.descriptor import Descriptor
@@ -126,13 +127,13 @@ class ArchiveWriter:
 
     async def _append(self, descriptor: Descriptor, read: Read) -> None:
         kept = bytearray() if is_manifest(descriptor) else None
-        await asyncio.to_thread(self._file.write, _header(blob_name(descriptor.digest), descriptor.size_bytes))
+        await threads.aside(self._file.write, _header(blob_name(descriptor.digest), descriptor.size_bytes))
         async with aclosing(verified(descriptor, read(0))) as pieces:
             async for piece in pieces:
-                await asyncio.to_thread(self._file.write, piece)
+                await threads.aside(self._file.write, piece)
                 if kept is not None:
                     kept += piece
-        await asyncio.to_thread(self._file.write, _padding(descriptor.size_bytes))
+        await threads.aside(self._file.write, _padding(descriptor.size_bytes))
         self._written.add(descriptor.digest)
         if kept is not None:
             self._manifests[descriptor.digest] = (descriptor, bytes(kept))
@@ -174,7 +175,7 @@ class ArchiveWriter:
             self._add("manifest.json", json.dumps(listed).encode())
             self._add("repositories", json.dumps(_repositories(listed)).encode())
         self._file.write(bytes(2 * tarfile.BLOCKSIZE))
-        await asyncio.to_thread(self._file.flush)
+        await threads.aside(self._file.flush)
 
     def _docker_entry(self, descriptor: Descriptor, names: list[str]) -> dict[str, Any]:
         if descriptor.media_type not in media.IMAGES:

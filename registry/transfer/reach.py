@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
+from registry.content import threads
 from registry.oci.reference import ImageName
 from registry.transfer.bearer import Credentials, Lookup
 from registry.transfer.credentials import CredentialFile
@@ -83,7 +83,7 @@ def _lookup(file: CredentialFile, host: str) -> Lookup:
 
     async def look_up() -> Credentials | None:
         if not known:
-            known.append(await asyncio.to_thread(file.get, host))  # a helper may take seconds
+            known.append(await threads.aside(file.get, host))  # a helper may take seconds
         return known[0]
 
     return look_up

@@ -93,3 +93,28 @@ async def test_what_a_cancelled_caller_never_learns_of_is_released(pool: ThreadP
     assert released == [step]
     assert await threads.acquire(pool, step, released.append) is step
     assert released == [step]
+
+
+async def test_what_a_thread_made_for_one_who_was_cancelled_meanwhile_is_let_go_of(step: Step) -> None:
+    released: list[Step] = []
+
+    async def hold() -> None:
+        async with threads.holding(step, released.append):
+            raise AssertionError("it was cancelled before")
+
+    holding: asyncio.Task[object] = asyncio.create_task(hold())
+    await asyncio.to_thread(step.begun.wait, 30)
+    await cancelled_twice(holding)
+    assert not holding.done()
+    step.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    assert released == [step]
+
+
+async def test_what_could_not_be_made_is_not_let_go_of() -> None:
+    released: list[float] = []
+    with pytest.raises(ZeroDivisionError):
+        async with threads.holding(lambda: 1 / 0, released.append):
+            raise AssertionError
+    assert not released

@@ -58,15 +58,19 @@ def pack(works: Works, tar: Iterable[bytes]) -> Packed:
     path = works.place.sub("staging") / f"pack-{os.getpid()}-{os.urandom(8).hex()}"
     plain, packed, size_bytes = hashlib.sha256(), hashlib.sha256(), 0
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
-    with full_disk_is_said(), path.open("xb") as file:
-        for piece in tar:
-            plain.update(piece)
-            data = compressor.compress(piece)
+    try:
+        with full_disk_is_said(), path.open("xb") as file:
+            for piece in tar:
+                plain.update(piece)
+                data = compressor.compress(piece)
+                packed.update(data)
+                size_bytes += file.write(data)
+            data = compressor.flush()
             packed.update(data)
             size_bytes += file.write(data)
-        data = compressor.flush()
-        packed.update(data)
-        size_bytes += file.write(data)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     digest = Digest(f"sha256:{packed.hexdigest()}")
     return Packed(path, Descriptor(OCI_LAYER_GZIP, digest, size_bytes), Digest(f"sha256:{plain.hexdigest()}"))
 

@@ -28,6 +28,7 @@ from registry.client.images.place import Place
 from registry.client.images.unpack.inflate import Reader
 from registry.client.images.unpack.layer import Unpacked, unpack
 from registry.client.images.unpack.limits import Limits
+from registry.content import threads
 from registry.content.disk import flush_directory
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
@@ -114,7 +115,8 @@ async def _use_stored(works: Works, descriptor: Descriptor) -> bool:
     try:
         source = Growing(fd, os.fstat(fd).st_size)
         source.end()
-        found = await _in_thread(works, _digest_of, works, descriptor, source)
+        async with _reading(works, descriptor, source) as reading:
+            found = await asyncio.shield(reading)
     finally:
         os.close(fd)
     if (found.digest, found.size_bytes) != (descriptor.digest, descriptor.size_bytes):
@@ -161,8 +163,7 @@ def _compare(works: Works, descriptor: Descriptor, found: _Found) -> None:
 async def _both(works: Works, descriptor: Descriptor, read: Read, fd: int, had: int) -> _Found:
     """Receive into the open file and read it in a thread; when either fails, the other ends."""
     source = Growing(fd, had)
-    reading = asyncio.ensure_future(_in_thread(works, _digest_of, works, descriptor, source))
-    try:
+    async with _reading(works, descriptor, source) as reading:
         if had < descriptor.size_bytes:
             async with aclosing(read(had)) as pieces:
                 async for piece in pieces:
@@ -177,11 +178,6 @@ async def _both(works: Works, descriptor: Descriptor, read: Read, fd: int, had: 
         failpoints.reach("ingest.received")
         works.observe("extracting", descriptor)
         return await asyncio.shield(reading)
-    except BaseException as error:
-        source.fail(error if isinstance(error, Exception) else ConnectionAbortedError("interrupted"))
-        with contextlib.suppress(Exception):
-            _discard_staging(works, await asyncio.shield(reading))  # it may have been done already
-        raise
 
 
 def _discard_staging(works: Works, found: _Found) -> None:
@@ -196,8 +192,19 @@ def _append(fd: int, piece: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-async def _in_thread(works: Works, function: Callable[..., _Found], *arguments: object) -> _Found:
-    return await asyncio.get_running_loop().run_in_executor(works.threads, function, *arguments)
+@asynccontextmanager
+async def _reading(works: Works, descriptor: Descriptor, source: Growing) -> AsyncIterator[asyncio.Future[_Found]]:
+    """`_digest_of` in a thread. When the context fails, it ends too; nothing stays, and nobody reads *source*."""
+    reading = asyncio.get_running_loop().run_in_executor(works.threads, _digest_of, works, descriptor, source)
+    try:
+        yield reading
+    except BaseException as error:
+        source.fail(error if isinstance(error, Exception) else ConnectionAbortedError("interrupted"))
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await threads.to_its_end(reading)
+        if not reading.cancelled() and reading.exception() is None:
+            _discard_staging(works, reading.result())
+        raise
 
 
 def _digest_of(works: Works, descriptor: Descriptor, source: Reader) -> _Found:
@@ -224,7 +231,7 @@ async def _publish(works: Works, descriptor: Descriptor, found: _Found, part: Pa
     naming = asyncio.get_running_loop().run_in_executor(
         works.threads, _give_names, works.place, descriptor, found, part
     )
-    await asyncio.shield(naming)  # begun or not, it is done when somebody interrupts us: nothing lies about
+    await threads.to_its_end(naming)  # begun or not, it is done when somebody interrupts us: nothing lies about
     with records.writing(works.db):
         diff_id = found.unpacked.diff_id if found.unpacked else None
         if found.unpacked is not None and diff_id is not None:

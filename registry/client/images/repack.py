@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from registry.client.images.author import Packed
 from registry.client.images.errors import full_disk_is_said
 from registry.client.images.ingest import Works
 from registry.client.images.target import LocalRepository
+from registry.content import threads
 from registry.content.disk import flush_directory
 from registry.oci import media
 from registry.oci.descriptor import Descriptor
@@ -42,7 +44,7 @@ async def compressed(works: Works, root: Descriptor) -> Descriptor:
     plain = {digest for digest in plain if _diff_id(works, digest) == digest}
     if not plain or records.is_known_by_digest(works.db, root.digest):
         return root
-    found = {digest: await asyncio.to_thread(_pack, works, digest) for digest in plain}
+    found = {digest: await _packed(works, digest) for digest in plain}
     for packed in found.values():
         with records.writing(works.db):
             records.add_blob(works.db, packed.descriptor.digest, packed.descriptor.size_bytes, packed.diff_id)
@@ -72,9 +74,20 @@ def _replaced(layer: dict[str, Any], found: dict[Digest, Packed]) -> dict[str, A
     return {**layer, **changed}
 
 
-def _pack(works: Works, digest: Digest) -> Packed:
+async def _packed(works: Works, digest: Digest) -> Packed:
+    given_up = threading.Event()
+    packing = asyncio.get_running_loop().run_in_executor(None, _pack, works, digest, given_up)
+
+    def hurry() -> bool:
+        given_up.set()
+        return False
+
+    return await threads.to_its_end(packing, hurry)
+
+
+def _pack(works: Works, digest: Digest, given_up: threading.Event) -> Packed:
     """Compress a layer that is here into a blob, whole and flushed; its row is the caller's."""
-    packed = author.pack(works, _pieces(works, digest))
+    packed = author.pack(works, _pieces(works, digest, given_up))
     try:
         final = works.place.blob(packed.descriptor.digest)
         with full_disk_is_said(), packed.path.open("rb") as file:
@@ -86,7 +99,9 @@ def _pack(works: Works, digest: Digest) -> Packed:
     return packed
 
 
-def _pieces(works: Works, digest: Digest) -> Iterator[bytes]:
+def _pieces(works: Works, digest: Digest, given_up: threading.Event) -> Iterator[bytes]:
     with works.place.blob(digest).open("rb") as file:
         while piece := file.read(_READ_BYTES):
+            if given_up.is_set():
+                raise ConnectionAbortedError("interrupted")
             yield piece
