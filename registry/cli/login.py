@@ -12,7 +12,7 @@ from registry.cli import command, output
 from registry.oci.errors import HytheError, Unauthorized
 from registry.oci.reference import DOCKER_HUB
 from registry.transfer.bearer import Credentials
-from registry.transfer.credentials import CredentialFile, config_path
+from registry.transfer.credentials import usual_file
 from registry.transfer.hosts import is_host
 
 _HUB_NAMES = ("index.docker.io", "registry-1.docker.io", "hub.docker.com", DOCKER_HUB)
@@ -40,7 +40,7 @@ async def _login(options: argparse.Namespace) -> int:
     from registry.transfer.login import log_in
 
     _check(options)
-    file = CredentialFile(config_path(os.environ))
+    file = usual_file(os.environ)
     async with reach.make() as way:
         name = server_of(options.server) or way.registries.default_host
         host = way.registry(name)
@@ -110,10 +110,11 @@ def logout(arguments: Sequence[str]) -> int:
         from registry.cli import reach
 
         name = reach.registries(os.environ).default_host
-    if not CredentialFile(config_path(os.environ)).erase(name):
-        print(f"Not logged in to {name}")
-        return 0
-    print(f"Removing login credentials for {name}")
+    file = usual_file(os.environ)
+    known = file.erase(name)
+    print(f"Removing login credentials for {name}" if known else f"Not logged in to {name}")
+    if (other := file.elsewhere(name)) is not None:
+        output.note(f"{other} still has credentials for {name}, which are used: podman logout {name} removes them")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from registry.oci.errors import ConfigurationError
 from registry.oci.reference import DOCKER_HUB, ImageName
 from registry.transfer import host_files
-from registry.transfer.credentials import CredentialFile, config_path
+from registry.transfer.credentials import usual_file
 from registry.transfer.host_files import Said
 from registry.transfer.hosts import HostFile, Mirror, Registries, Rule
 from registry.transfer.http import SYSTEM_TRUST
@@ -19,7 +19,7 @@ from registry.transfer.reach import Reach
 
 def make() -> Reach:
     """The way to registries, as this user's and this machine's files set it."""
-    return Reach(registries(os.environ), CredentialFile(config_path(os.environ)))
+    return Reach(registries(os.environ), usual_file(os.environ))
 
 
 def name_of(text: str, registries: Registries) -> ImageName:
@@ -35,7 +35,7 @@ def registries(environment: Mapping[str, str]) -> Registries:
     etc = Path(environment.get("HYTHE_SYSTEM_CONFIG") or "/etc")
     home = _config_home(environment)
     own, default_host = _own(environment)
-    said = [own, *_containers(environment, home, etc), *_docker(home, etc)]
+    said = [own, _containers(environment, home, etc), *_docker(home, etc)]
     directories = (
         home / "hythe/certs.d",
         home / "docker/certs.d",
@@ -47,7 +47,7 @@ def registries(environment: Mapping[str, str]) -> Registries:
     return Registries(
         default_host,
         tuple(host for each in said for host in each.insecure),
-        tuple(rule for each in said for rule in each.rules),
+        tuple(each.rules for each in said),
         functools.cache(functools.partial(_host_file, directories)),
     )
 
@@ -81,13 +81,17 @@ def _docker(home: Path, etc: Path) -> list[Said]:
     return [_said(path, host_files.read_daemon_json) for path in found]
 
 
-def _containers(environment: Mapping[str, str], home: Path, etc: Path) -> list[Said]:
-    """The user's registries.conf, else the machine's, and the pieces in the directories beside both."""
+def _containers(environment: Mapping[str, str], home: Path, etc: Path) -> Said:
+    """The user's registries.conf, else the machine's, and the pieces in the directories beside both.
+
+    What a later one says of a prefix takes the place of what an earlier one said; the user's pieces are last.
+    """
     chosen = environment.get("CONTAINERS_REGISTRIES_CONF")
     files = [Path(chosen)] if chosen else [home / "containers/registries.conf", etc / "containers/registries.conf"]
     main = next((path for path in files if path.is_file()), None)
-    pieces = [] if chosen else [*_pieces(home), *_pieces(etc)]
-    return [_said(path, host_files.read_registries_conf) for path in (*((main,) if main else ()), *pieces)]
+    pieces = [] if chosen else [*_pieces(etc), *_pieces(home)]
+    found = [_said(path, host_files.read_registries_conf) for path in (*((main,) if main else ()), *pieces)]
+    return Said(tuple({rule.prefix: rule for said in found for rule in said.rules}.values()))
 
 
 def _pieces(directory: Path) -> list[Path]:

@@ -47,7 +47,7 @@ async def aside(step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 @contextlib.asynccontextmanager
 async def holding(take: Callable[[], T], release: Callable[[T], object]) -> AsyncGenerator[T, None]:
-    """What *take* makes in a thread of the loop; *release* has it in the end, whoever is cancelled when."""
+    """What *take* makes in a thread of the loop; *release* has it in the end, be the caller cancelled or not."""
     taken: list[T] = []
     try:
         await aside(lambda: taken.append(take()))

@@ -1,7 +1,8 @@
 """Docker's config.json and credential helpers: where names and passwords of registries are kept.
 
-The file is shared with docker, podman and others, so whatever it has that is not ours stays as it is. Sources:
-docker's CLI reference, "docker login", "Credential stores", and the protocol of docker-credential-helpers.
+The file is shared with docker, podman and others, so whatever it has that is not ours stays as it is. What podman
+alone was told is read too, and never written. Sources: docker's CLI reference, "docker login", "Credential
+stores"; the protocol of docker-credential-helpers; containers/image, containers-auth.json(5).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,27 @@ _TOKEN_USER = "<token>"  # noqa: S105 (how helpers mark what is no password)
 _NOT_FOUND = "credentials not found"
 
 
+def usual_file(environment: Mapping[str, str]) -> CredentialFile:
+    """Docker's file of this user, and podman's where that knows nothing."""
+    return CredentialFile(config_path(environment), environment, podman_paths(environment))
+
+
 def config_path(environment: Mapping[str, str]) -> Path:
     """Where docker's config.json is: in DOCKER_CONFIG, or ~/.docker."""
     chosen = environment.get("DOCKER_CONFIG")
     home = environment.get("HOME") or str(Path("~").expanduser())
     return (Path(chosen) if chosen else Path(home, ".docker")) / "config.json"
+
+
+def podman_paths(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where podman, buildah and skopeo keep theirs: REGISTRY_AUTH_FILE alone if it is set, else two places."""
+    if chosen := environment.get("REGISTRY_AUTH_FILE"):
+        return (Path(chosen),)
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    usual = Path(runtime, "containers") if runtime else Path(f"/run/containers/{os.getuid()}")
+    home = environment.get("HOME") or str(Path("~").expanduser())
+    config = Path(environment.get("XDG_CONFIG_HOME") or Path(home, ".config"), "containers")
+    return (usual / "auth.json", config / "auth.json")
 
 
 def key_of(host: str) -> str:
@@ -43,14 +60,41 @@ def key_of(host: str) -> str:
 
 
 class CredentialFile:
-    """Credentials by host. Every method blocks, for a helper as long as that takes to ask a person."""
+    """Credentials by host. Every method blocks, for a helper as long as that takes to ask a person.
 
-    def __init__(self, path: Path, environment: Mapping[str, str] = os.environ) -> None:
+    *others* are files of podman's kind, read where this one knows nothing. With *whole_hosts*, as those are read,
+    what is for a part of a host (`quay.io/team`) is for nobody: it must not be sent for another part.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environment: Mapping[str, str] = os.environ,
+        others: Sequence[Path] = (),
+        whole_hosts: bool = False,
+    ) -> None:
         self.path = path
         self._environment = environment
+        self._others = [CredentialFile(each, environment, whole_hosts=True) for each in others]
+        self._whole_hosts = whole_hosts
 
     def get(self, host: str) -> Credentials | None:
         """What is known for a host. Raises ConfigurationError for a broken file or helper."""
+        found = self._get(host)
+        if found is None and (other := self._other(host)) is not None:
+            return other._get(host)
+        return found
+
+    def elsewhere(self, host: str) -> Path | None:
+        """The file of the others that knows the host."""
+        found = self._other(host)
+        return found.path if found is not None else None
+
+    def _other(self, host: str) -> CredentialFile | None:
+        readable = (each for each in self._others if os.access(each.path, os.R_OK))
+        return next((each for each in readable if each._get(host) is not None), None)
+
+    def _get(self, host: str) -> Credentials | None:
         document = self._read()
         helper = self._helper(document, host)
         if helper:
@@ -58,6 +102,8 @@ class CredentialFile:
         auths = _object(document, "auths")
         keys = [key for key in auths if _host_of(key) == host]
         exact = [key for key in keys if key == key_of(host)]
+        if self._whole_hosts:
+            keys = [key for key in keys if "://" in key or "/" not in key]
         return _decode(self.path, auths[(exact or keys)[0]]) if keys else None
 
     def store(self, host: str, credentials: Credentials) -> bool:

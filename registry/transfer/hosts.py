@@ -103,13 +103,14 @@ class HostFile:
 class Registries:
     """All settings about registries, from Hythe's own file and from its neighbours' files.
 
-    `rules` with mirrors come in the order in which they are asked; `insecure` are hosts and CIDR ranges;
-    `host_file` finds what a directory of certificates says of a host.
+    `rules` has one tuple for each program's files, in the order in which their mirrors are asked: of one tuple the
+    rule of the longest prefix holds, alone. `insecure` are hosts and CIDR ranges; `host_file` finds what a
+    directory of certificates says of a host.
     """
 
     default_host: str = DOCKER_HUB
     insecure: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[tuple[Rule, ...], ...] = ()
     host_file: Callable[[str], HostFile | None] = lambda host: None
 
     def endpoint(self, host: str, insecure: bool = False, schemes: tuple[str, ...] = ()) -> Endpoint:
@@ -151,17 +152,19 @@ class Registries:
                 yield Place(endpoint, name.repository, "all", can_resolve)
 
     def _rule_mirrors(self, name: ImageName) -> Iterator[Place]:
-        for rule in self.rules:
-            if rule.matches(name.name):
-                for mirror in rule.mirrors:
-                    yield self._place(mirror, rule, name)
+        for rule in self._holding(name.name):
+            for mirror in rule.mirrors:
+                yield self._place(mirror, rule, name)
 
     def _rule(self, name: str) -> Rule | None:
-        """The rule about the registry itself: of those that say anything of it, that of the longest prefix."""
-        telling = [rule for rule in self.rules if rule.location or rule.insecure or rule.blocked]
-        return max(
-            (rule for rule in telling if rule.matches(name)), key=lambda rule: len(rule.prefix), default=None
-        )
+        """The first rule that says anything about the registry itself."""
+        return next((each for each in self._holding(name) if each.location or each.insecure or each.blocked), None)
+
+    def _holding(self, name: str) -> Iterator[Rule]:
+        for rules in self.rules:
+            matching = [rule for rule in rules if rule.matches(name)]
+            if matching:
+                yield max(matching, key=lambda rule: len(rule.prefix))
 
     def _place(self, mirror: Mirror, rule: Rule, name: ImageName) -> Place:
         location = name.host if mirror.location.startswith("*.") else mirror.location

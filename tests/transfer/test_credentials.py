@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from registry.oci.errors import ConfigurationError
 from registry.transfer.bearer import Credentials
-from registry.transfer.credentials import CredentialFile, config_path
+from registry.transfer.credentials import CredentialFile, config_path, podman_paths, usual_file
 
 HELPER = """\
 #!/bin/sh
@@ -160,6 +160,36 @@ def test_a_broken_file_is_an_error_that_names_it_and_is_left_as_it_is(tmp_path: 
 def test_where_the_file_is() -> None:
     assert config_path({"DOCKER_CONFIG": "/x", "HOME": "/h"}) == Path("/x/config.json")
     assert config_path({"HOME": "/h"}) == Path("/h/.docker/config.json")
+
+
+def test_where_podmans_files_are() -> None:
+    assert podman_paths({"REGISTRY_AUTH_FILE": "/x/auth.json", "XDG_RUNTIME_DIR": "/r"}) == (Path("/x/auth.json"),)
+    assert podman_paths({"XDG_RUNTIME_DIR": "/r", "HOME": "/h"}) == (
+        Path("/r/containers/auth.json"),
+        Path("/h/.config/containers/auth.json"),
+    )
+    assert podman_paths({"HOME": "/h"})[0] == Path(f"/run/containers/{os.getuid()}/auth.json")
+
+
+def test_what_podman_was_told_is_used_where_dockers_file_says_nothing(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PATH": ""}
+    auths = {
+        name: {"auth": encoded(name, "p")}
+        for name in ("docker.io", "both.example", "part.example/team", "a.example")
+    }
+    (tmp_path / "run/containers").mkdir(parents=True)
+    theirs = tmp_path / "run/containers/auth.json"
+    theirs.write_text(json.dumps({"auths": auths}))
+    usual_file(environment).store("both.example", Credentials("ann", "secret"))
+    file = usual_file(environment)
+    assert file.get("both.example") == Credentials("ann", "secret")
+    assert file.get("docker.io") == Credentials("docker.io", "p")
+    assert file.get("a.example") == Credentials("a.example", "p")
+    assert file.get("part.example") is None
+    assert file.get("none.example") is None
+    assert (file.elsewhere("a.example"), file.elsewhere("none.example")) == (theirs, None)
+    assert not file.erase("a.example")
+    assert json.loads(theirs.read_text())["auths"] == auths
 
 
 Names = st.text(st.characters(codec="utf-8", exclude_characters=":\0"), min_size=1)

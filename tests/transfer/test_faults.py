@@ -412,7 +412,7 @@ def test_plain_http_where_tls_was_expected_is_said_in_words(make_way: MakeWay) -
 
 
 def mirrored(origin: str, *mirrors: str) -> Registries:
-    return Registries(rules=(Rule(origin, mirrors=tuple(Mirror(each) for each in mirrors)),))
+    return Registries(rules=((Rule(origin, mirrors=tuple(Mirror(each) for each in mirrors)),),))
 
 
 def test_mirrors_are_asked_in_order_and_the_registry_last(make_way: MakeWay) -> None:

@@ -130,6 +130,31 @@ def test_registries_conf(disk: Disk) -> None:
     assert found.origin(ImageName.parse("more.example/x")).endpoint.schemes == INSECURE
 
 
+def test_of_registries_conf_the_longest_prefix_holds_alone_and_later_files_go_before(disk: Disk) -> None:
+    rule = '[[registry]]\nprefix = "{}"\nlocation = "{}"\n[[registry.mirror]]\nlocation = "{}"\n'
+    disk.write(
+        "etc/containers/registries.conf",
+        rule.format("a.example", "a.example", "wide.example")
+        + '[[registry]]\nprefix = "a.example/own"\nlocation = "inner.example/own"\n',
+    )
+    assert pulls(disk.read(), "a.example/x") == ["https://wide.example/x", "https://a.example/x"]
+    assert pulls(disk.read(), "a.example/own/x") == ["https://inner.example/own/x"]
+    disk.write("etc/containers/registries.conf.d/1.conf", rule.format("a.example", "a.example", "machine.example"))
+    disk.write(
+        "home/.config/containers/registries.conf.d/1.conf", rule.format("a.example", "b.example", "mine.example")
+    )
+    assert pulls(disk.read(), "a.example/x") == ["https://mine.example/x", "https://b.example/x"]
+
+
+def test_a_short_name_is_never_looked_up_where_registries_conf_says(disk: Disk) -> None:
+    disk.write(
+        "etc/containers/registries.conf",
+        'unqualified-search-registries = ["quay.io"]\nshort-name-mode = "enforcing"\n'
+        '[aliases]\n"busybox" = "quay.io/other/busybox"\n',
+    )
+    assert pulls(disk.read(), "busybox") == ["https://docker.io/library/busybox"]
+
+
 def test_containerds_directories(disk: Disk) -> None:
     disk.write(
         "etc/containerd/certs.d/docker.io/hosts.toml",
