@@ -171,7 +171,7 @@ async def _each(steps: Iterable[Callable[[], Awaitable[None]]], at_once: int) ->
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(work())
-    except* Exception as failures:
+    except ExceptionGroup as failures:  # and no except*, which raises a group again in Python before 3.11.4
         raise _first(failures) from None
 
 
