@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from registry.oci.errors import HytheError
@@ -18,6 +18,15 @@ def parser(verb: str, description: str, usage: str = "") -> argparse.ArgumentPar
     if usage:
         made.usage = f"hythe {verb} {usage}"
     return made
+
+
+def unknown(program: str, word: str, verbs: Iterable[str], meant: Mapping[str, str] | None = None) -> None:
+    """Say that there is no such verb, and which was meant if that can be told."""
+    import difflib
+
+    near = (meant or {}).get(word) or next(iter(difflib.get_close_matches(word, list(verbs), 1, 0.6)), "")
+    print(f"{program}: {word[:80]!r} is not a {program} command.", file=sys.stderr)
+    print(f"Did you mean: {program} {near}" if near else f"See '{program} --help'.", file=sys.stderr)
 
 
 def execute(work: Coroutine[Any, Any, int]) -> int:

@@ -95,6 +95,11 @@ def system(words: Sequence[str]) -> int:
 def _run(group: str, verbs: dict[str, str], words: Sequence[str]) -> int:
     found = verbs.get(words[0]) if words else None
     if found is None:
+        if words and not words[0].startswith("-"):
+            from registry.cli.command import unknown
+
+            unknown(f"hythe {group}", words[0], verbs)
+            return 2
         print(f"Usage:  hythe {group} COMMAND\n\nCommands:\n  " + "\n  ".join(sorted(verbs)))
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     module, _, function = found.partition(":")

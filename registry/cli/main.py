@@ -72,6 +72,13 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+# What people type who know it by another name.
+_MEANT = {
+    "list": "images", "ls": "images", "remove": "rmi", "copy": "cp", "upload": "push", "download": "pull",
+    "prune": "system prune", "server": "serve", "user": "admin user",
+}  # fmt: skip
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line; the words after most verbs are read in the verbs' own modules."""
     import argparse
@@ -96,6 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         status = _run(words)
         sys.stdout.flush()
     except HytheError as error:
+        _flush()  # what was said before it stands before it
         print(f"hythe: {error}", file=sys.stderr)
         status = EXIT_FAILURE
     except KeyboardInterrupt:
@@ -108,10 +116,24 @@ def run(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _stop_printing()
+
+
 def _stop_printing() -> None:
     """Let the interpreter's last flush go nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unknown(word: str) -> int:
+    from registry.cli.command import unknown
+
+    unknown("hythe", word, ("serve", *VERBS), _MEANT)
+    return EXIT_USAGE
 
 
 def _run(words: Sequence[str]) -> int:
@@ -119,6 +141,10 @@ def _run(words: Sequence[str]) -> int:
         module, _, function = VERBS[words[0]][0].partition(":")
         verb: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
         return verb(words[1:])
+    if words[:1] and not words[0].startswith("-") and words[0] != "serve":
+        if words[0] != "help":
+            return _unknown(words[0])
+        words = ["--help"]
     options = parser().parse_args(words)
     if options.verb is None:
         parser().print_help()

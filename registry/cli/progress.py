@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +15,15 @@ from registry.transfer.copy import Event
 
 _REDRAW_SECONDS = 0.1
 _BAR = 50
+_BAR_LEAST = 10
 
 
 class Lines:
-    """One line for each id. Not on a terminal, every change of words is a line of its own, without bars."""
+    """One line for each id. Not on a terminal, every change of words is a line of its own, without bars.
+
+    No line is wider than the terminal, or the lines above it could not be found again; what has scrolled out at
+    its top is not changed any more.
+    """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._quiet = quiet
@@ -39,7 +45,7 @@ class Lines:
         if total_bytes:
             if now - self._drawn.get(identity, 0.0) < _REDRAW_SECONDS:
                 return
-            words = f"{words:<12} {_bar(done_bytes, total_bytes)} {size(done_bytes):>8}/{size(total_bytes)}"
+            words = self._with_bar(f"{identity}: ", words, done_bytes, total_bytes)
         self._drawn[identity] = 0.0 if not total_bytes else now
         if self._said.get(identity) == words:
             return
@@ -49,18 +55,35 @@ class Lines:
             return
         self._draw(identity, words)
 
+    def _with_bar(self, before: str, words: str, done_bytes: int, total_bytes: int) -> str:
+        after = f"{size(done_bytes):>8}/{size(total_bytes)}"
+        room = self._size()[0] - len(before) - 12 - len(after) - 5
+        bar = _bar(done_bytes, total_bytes, min(room, _BAR)) + " " if room >= _BAR_LEAST else ""
+        return f"{words:<12} {bar}{after}"
+
     def _draw(self, identity: str, words: str) -> None:
+        columns, rows = self._size()
+        line = f"{identity}: {words}"[: columns - 1]
         if identity not in self._order:
             self._order.append(identity)
-            print(f"{identity}: {words}", flush=True, file=self._stream)
+            print(line, flush=True, file=self._stream)
             return
         up = len(self._order) - self._order.index(identity)
-        print(f"\x1b[{up}A\r\x1b[2K{identity}: {words}\x1b[{up}B\r", end="", flush=True, file=self._stream)
+        if up < rows:
+            print(f"\x1b[{up}A\r\x1b[2K{line}\x1b[{up}B\r", end="", flush=True, file=self._stream)
+
+    def _size(self) -> os.terminal_size:
+        """Columns and rows of the terminal; one that does not know them has 80 by 24."""
+        try:
+            found = os.get_terminal_size(self._stream.fileno())
+        except OSError:
+            found = os.terminal_size((0, 0))
+        return os.terminal_size((found.columns or 80, found.lines or 24))
 
 
-def _bar(done: int, total: int) -> str:
-    filled = min(_BAR, _BAR * done // max(total, 1))
-    return "[" + ("=" * filled + ">").ljust(_BAR)[:_BAR] + "]"
+def _bar(done: int, total: int, width: int) -> str:
+    filled = min(width, width * done // max(total, 1))
+    return "[" + ("=" * filled + ">").ljust(width)[:width] + "]"
 
 
 class Pull:

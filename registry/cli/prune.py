@@ -52,8 +52,10 @@ def _parser(verb: str, description: str) -> argparse.ArgumentParser:
 def _prune(options: argparse.Namespace) -> tuple[list[str], Removed]:
     with local.opened() as store:
         wanted = Filters(store, options.filter, ("dangling", "until", "label", "label!"))
+        freed_bytes = garbage.discard_downloads(store) if not options.filter else 0
         said = _remove(store, wanted, options.all or wanted.flag("dangling") is False)
-        return said, garbage.collect(store, everything=not options.filter)
+        removed = garbage.collect(store, everything=not options.filter)
+        return said, Removed(removed.layers, removed.freed_bytes + freed_bytes)
 
 
 def _remove(store: Store, wanted: Filters, named_too: bool) -> list[str]:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import resource
+import shutil
 import signal
 import socket
 import ssl
@@ -108,6 +109,11 @@ def _raise_open_files_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _client() -> str:
+    """What people here have to push and pull with."""
+    return "docker" if shutil.which("docker") else "hythe"
+
+
 def _greet(settings: Settings, port: int, password: str | None) -> None:
     """What somebody who has just started it wants to know."""
     server = settings.server
@@ -118,9 +124,9 @@ def _greet(settings: Settings, port: int, password: str | None) -> None:
         f"Hythe serves {scheme}://{name}, its data are in {storage.place(settings)}",
         *_access_lines(settings, name, password),
         "Try it:",
-        f"  docker tag IMAGE {name}/team/IMAGE",
-        f"  docker push {name}/team/IMAGE",
-        f"  docker pull {name}/team/IMAGE",
+        f"  {_client()} tag IMAGE {name}/team/IMAGE",
+        f"  {_client()} push {name}/team/IMAGE",
+        f"  {_client()} pull {name}/team/IMAGE",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
@@ -143,10 +149,10 @@ def _access_lines(settings: Settings, name: str, password: str | None) -> list[s
     if not settings.has_accounts():
         return ["It is open to everybody who can reach it: there are no accounts (accounts.enabled)."]
     if password is None:
-        return [f"One has to log in: docker login {name}"]
+        return [f"One has to log in: {_client()} login {name}"]
     return [
         "This is its first start with accounts. Its administrator, with a password that is shown this once:",
-        f"  docker login {name}",
+        f"  {_client()} login {name}",
         f"  Username: {FIRST_ADMINISTRATOR}",
         f"  Password: {password}",
         "Add people with: hythe admin user add NAME, hythe admin team add TEAM, hythe admin team join TEAM NAME",

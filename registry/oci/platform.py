@@ -24,6 +24,11 @@ _ARCHITECTURES = {
     "armv7l": ("arm", "v7"),
     "armv6l": ("arm", "v6"),
 }
+# What Go, and so every image that there is, is built for.
+_KNOWN = {
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64", "ppc64le",
+    "riscv64", "s390x", "wasm", "wasm32", *_ARCHITECTURES,
+}  # fmt: skip
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -59,6 +64,8 @@ class Platform:
         if len(words) == 1:
             if words[0].lower() in ("linux", "windows", "darwin", "freebsd"):
                 raise PlatformUnknown(f"{text[:100]!r} names no processor; write {words[0]}/amd64, say")
+            if words[0].lower() not in _KNOWN:
+                raise PlatformUnknown(f"{text[:100]!r} is no processor that is known; linux/arm64 is, say")
             words = [os, *words]
         given, variant = words[1].lower(), words[2].lower() if len(words) == 3 else ""
         architecture, implied = _ARCHITECTURES.get(given, (given, ""))
@@ -84,7 +91,7 @@ def host_platform() -> Platform:
     """The platform of containers on this machine, `linux/amd64`."""
     import os
 
-    return Platform.parse_text(os.uname().machine)
+    return Platform.parse_text(f"linux/{os.uname().machine}")
 
 
 def choose(offered: Iterable[Platform | None], wanted: Platform) -> int | None:

@@ -68,6 +68,8 @@ class ImageName:
         The first part is a host when it has a dot, a colon or a capital letter, or is `localhost`; without
         one, *default_host* is meant. No tag is added: see `with_default_tag`.
         """
+        if "://" in text:
+            raise _invalid(text, f"leave out the {text.partition('://')[0]}://")
         rest, digest = _cut_digest(text)
         rest, tag = _cut_tag(rest, text)
         host, path = _cut_host(rest)

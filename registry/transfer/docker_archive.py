@@ -62,6 +62,11 @@ class DockerArchive:
             found = legacy.images(self._archive)
             self._configs = {image.config_name: image.config for image in found}
             return [image.entry() for image in found]
+        if MANIFEST_FILE not in self._archive:
+            raise ArchiveInvalid(
+                f"{self._archive.label}: no archive of images: it has no {MANIFEST_FILE}; "
+                "hythe import makes an image of a root file system"
+            )
         listed = self._json(MANIFEST_FILE, _MANIFEST_MAX_BYTES)
         if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
             raise ArchiveInvalid(f"{self._archive.label}: {MANIFEST_FILE} is no list of images")

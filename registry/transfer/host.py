@@ -254,12 +254,13 @@ class Host:
         user = self._authority.username if self._authority else ""
         if answer.status not in (401, 403):
             return refusal(place, answer.status, body)
-        said = read_envelope(body)[1] or "no reason was given"
+        said = read_envelope(body)[1]
+        said = f": {said}" if said else ""  # an answer to HEAD says nothing
         if user:
-            return Denied(f"{place}: {user} may not do this, or it does not exist: {said}")
+            return Denied(f"{place}: {user} may not do this, or it does not exist{said}")
         kind = Unauthorized if answer.status == 401 else Denied
         return kind(
-            f"{place}: not allowed without a login, or it does not exist: {said}; try: hythe login {self.name}"
+            f"{place}: not allowed without a login, or it does not exist{said}; try: hythe login {self.name}"
         )
 
 

@@ -79,9 +79,15 @@ class Remote:
             place=self.place,
         ) as answer:
             if answer.status == 404:
-                raise no_manifest(self.place, reference)
+                raise self._missing(reference)
             stated = self._stated(answer, reference)
         return stated or (await self._get(reference)).descriptor
+
+    def _missing(self, reference: Tag | Digest) -> ManifestUnknown:
+        is_tag = isinstance(reference, Tag)
+        return no_manifest(
+            self.place, reference, f"; hythe tags {self.place} lists what there is" if is_tag else ""
+        )
 
     def _stated(self, answer: Response, reference: Tag | Digest) -> Descriptor | None:
         """What the headers say, if they say all; its bytes are verified when they come."""
@@ -101,7 +107,7 @@ class Remote:
             "GET", path, scopes=self._pull, headers={"Accept": ACCEPT}, expects=(200, 404), place=self.place
         ) as answer:
             if answer.status == 404:
-                raise no_manifest(self.place, reference)
+                raise self._missing(reference)
             data = await answer.read(MANIFEST_MAX_BYTES + 1)
             stated = answer.headers.get("Docker-Content-Digest")
             content_type = answer.headers.get("Content-Type")

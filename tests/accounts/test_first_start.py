@@ -47,14 +47,16 @@ def test_the_administrators_password_is_printed_at_the_first_start_and_never_aga
         assert PASSWORDS.findall(server.log()) == [registry.password]
 
     assert server.log().count(registry.password) == 1
-    assert f"One has to log in: docker login localhost:{server.port}" in server.log()
+    assert re.search(
+        rf"One has to log in: (docker|hythe) login localhost:{server.port}$", server.log(), re.MULTILINE
+    )
     assert base(server, "admin", registry.password) == 200
 
 
 def test_a_server_on_every_address_is_called_by_one_that_others_can_use(make_registry: MakeRegistry) -> None:
     server = make_registry(server={"host": "0.0.0.0"}).server
 
-    [address] = re.findall(rf"docker login (\S+):{server.port}$", server.log(), re.MULTILINE)
+    [address] = re.findall(rf"(?:docker|hythe) login (\S+):{server.port}$", server.log(), re.MULTILINE)
     assert address != "0.0.0.0"
     with socket.create_connection((address, server.port), 5):
         pass

@@ -51,6 +51,17 @@ def collect(store: Store, everything: bool = False) -> Removed:
     return Removed(tuple(layer.diff_id for layer in layers), freed_bytes)
 
 
+def discard_downloads(store: Store) -> int:
+    """Remove partial downloads, and what died; how many bytes that were.
+
+    It changes no row, so a disk that is full has room for it, and then for the changes that free more.
+    """
+    with places.removing(store.place) as alone:
+        freed_bytes = _discard_old(store, 0) if alone else 0
+    places.empty(store.place, "trash")
+    return freed_bytes
+
+
 def clean(store: Store) -> None:
     """Remove what commands that died left half made; for the beginning of a command that adds."""
     names = ("staging", "trash")
@@ -62,14 +73,19 @@ def clean(store: Store) -> None:
     places.empty(store.place, "trash")
 
 
-def _discard_old(store: Store, part_seconds: int) -> None:
+def _discard_old(store: Store, part_seconds: int) -> int:
+    """Remove what nobody works on any more; how many bytes of partial downloads that were."""
+    freed_bytes = 0
     for path in store.place.sub("staging").iterdir():
         places.discard(store.place, path)
     for path in store.place.sub("locks").iterdir():
         path.unlink(missing_ok=True)
     for path in store.place.sub("ingest").iterdir():
-        if path.stat().st_mtime <= time.time() - part_seconds:
+        found = path.stat()
+        if found.st_mtime <= time.time() - part_seconds:
             path.unlink(missing_ok=True)
+            freed_bytes += found.st_blocks * 512
+    return freed_bytes
 
 
 def _discard_strays(store: Store) -> None:
