@@ -77,6 +77,7 @@ class Archive:
     def _scan(self) -> None:
         with tarfile.open(fileobj=self._file, mode="r:") as tar:
             for count, member in enumerate(tar):
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all, 1 KB each
                 if count >= MEMBERS_MAX:
                     raise ArchiveInvalid(f"{self.label}: more than {MEMBERS_MAX} files")
                 name = _normal(member.name)

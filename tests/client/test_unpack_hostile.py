@@ -138,6 +138,13 @@ RAW = {
     "a record of length zero": header(b"p", b"x", 4) + padded(b"0 a\n") + header(b"a") + END,
     "a NUL in a name": pax({b"path": b"a\0b"}) + header(b"a") + END,
     "a NUL in a link": pax({b"linkpath": b"a\0b"}) + header(b"a", b"2") + END,
+    "a NUL in a sparse file's name": pax({
+        b"GNU.sparse.map": b"0,1", b"GNU.sparse.size": b"1", b"GNU.sparse.name": b"a\0b"
+    }) + header(b"a", size=1) + padded(b"x") + END,
+    "a NUL in an attribute's name": pax({b"SCHILY.xattr.user.a\0b": b"v"}) + header(b"a") + END,
+    "an attribute that none can be": pax({b"SCHILY.xattr.security.capability": b"v"}) + header(b"a") + END,
+    "such an attribute of a directory": pax({b"SCHILY.xattr.security.capability": b"v"}) + header(b"a/", b"5")
+    + END,
     "a PAX size that is no number": pax({b"size": b"-1"}) + header(b"a") + END,
     "a PAX name that climbs out": pax({b"path": b"../canary/secret"}) + header(b"a") + END,
     "a GNU name that climbs out": header(b"L", b"L", 17) + padded(b"../canary/secret\0") + header(b"a") + END,
@@ -184,6 +191,75 @@ def test_bombs_stop_at_the_caps(unpacked: Unpack, root: Path, canary: Path) -> N
     behind = gzip.compress(archive([f("a")]) + bytes(8 << 20))
     with pytest.raises(LayerRefused, match="times its size"):
         unpacked(behind, small)
+
+
+def test_directories_that_names_imply_count_as_well(unpacked: Unpack, canary: Path) -> None:
+    """One name of 4,095 bytes makes 2,000 directories, whose paths take 4 MB of memory."""
+    deep = "/".join("d" * 400)
+    with pytest.raises(LayerRefused, match="more than 300 directories"):
+        unpacked(archive([f(f"{deep}/x")]), Limits(entries=300))
+    with pytest.raises(LayerRefused, match="bytes of names"):
+        unpacked(archive([f(f"{letter}/{deep}/x") for letter in "abcd"]), Limits(directories_bytes=400_000))
+
+
+def test_a_map_of_very_many_extents_is_read(unpacked: Unpack, root: Path, canary: Path) -> None:
+    lines = padded(b"100001\n" + b"0\n0\n" * 100_000 + b"5\n1\n")
+    one = (
+        pax({b"GNU.sparse.major": b"1", b"GNU.sparse.realsize": b"9"}) + header(b"a", size=len(lines) + 1) + lines
+    )
+    unpacked(one + padded(b"x") + END)
+    assert (root / "a").read_bytes() == b"\0" * 5 + b"x" + b"\0" * 3
+
+
+def test_what_is_said_of_a_directory_is_not_applied_through_a_link_that_took_its_parents_place(
+    unpacked: Unpack, root: Path, canary: Path
+) -> None:
+    unpacked(archive([d("c"), d("c/b", 0o755), d("a"), d("a/b", 0o700, uid=7), s("a", "c")]))
+    status = (root / "c/b").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o755, 0)
+
+
+NAMES = {
+    "a newline": b"a\nb",
+    "an escape": b"\x1b[31m",
+    "not UTF-8": b"\xff\xfe",
+    "a surrogate": b"\xed\xa0\x80",
+    "dots alone": b"...",
+    "spaces": b"  ",
+    "a backslash": b"..\\canary\\secret",
+    "an option": b"-rf",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
+def test_any_bytes_are_a_name(name: bytes, unpacked: Unpack, root: Path, canary: Path) -> None:
+    made = [header(name), pax({b"path": name + b"1"}) + header(b"x")]
+    long = header(b"L", b"L", len(name) + 2) + padded(name + b"2\0") + header(b"x")
+    unpacked(b"".join([*made, long, END]))
+    assert set(os.listdir(os.fsencode(root))) == {name, name + b"1", name + b"2"}
+
+
+def test_entries_that_come_again_and_again_leave_the_last(unpacked: Unpack, root: Path, canary: Path) -> None:
+    kinds = [f("a", b"1"), d("a"), f("a/x"), s("a", "../canary"), h("a", "keep"), E("a", tarfile.FIFOTYPE)]
+    unpacked(archive([f("keep", b"kept"), *kinds, *reversed(kinds[3:]), f("a", b"last")]))
+    assert (root / "a").read_bytes() == b"last"
+    assert (root / "keep").read_bytes() == b"kept"
+
+
+def test_links_and_whiteouts_of_one_name_never_reach_through_what_they_replace(
+    unpacked: Unpack, root: Path, canary: Path
+) -> None:
+    unpacked(
+        archive([
+            d("dir"), f("dir/file"), s("dir/out", "../../canary"), h("two", "dir/out"), f(".wh.dir"),
+            s("dir", "two"), f("two", b"mine"), f(".wh.two"), f(".wh..wh..opq"), s(".wh.gone", "../canary"),
+        ])
+    )  # fmt: skip
+    assert (root / "dir").is_symlink()
+    assert (root / "two").read_bytes() == b"mine"
+    status = (root / "gone").lstat()
+    assert stat.S_ISCHR(status.st_mode)
+    assert status.st_rdev == 0
 
 
 COMPRESSED = {

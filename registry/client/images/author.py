@@ -114,6 +114,9 @@ def _document(descriptor: Descriptor) -> dict[str, Any]:
 
 
 def inflated(file: Reader, target: IO[bytes]) -> None:
-    """Write what a compressed stream holds into *target*."""
-    for piece in plain(file):
+    """Write what a compressed archive of images holds into *target*; it may be a bomb as much as a layer may.
+
+    Raises LayerRefused.
+    """
+    for piece in Inflater(file, Limits()):
         target.write(piece)

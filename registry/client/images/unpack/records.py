@@ -19,6 +19,7 @@ _DECIMAL = re.compile(rb"[0-9]{1,20}")
 _SECONDS = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]{0,40}))?")
 _SECONDS_MAX = 1 << 40  # some 34,000 years; file systems clamp far below
 SPARSE = b"GNU.sparse."
+_TEXTS = {b"path", b"linkpath", b"uname", b"gname", b"GNU.sparse.name"}  # the others' values may be any bytes
 
 
 def parse(data: bytes) -> Records:
@@ -42,6 +43,8 @@ def parse(data: bytes) -> Records:
             raise LayerRefused("an extended header has a broken record")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             pairs.append(value)
+        if b"\0" in (value if key in _TEXTS else key):
+            raise LayerRefused("an extended header's name or text has a NUL in it")
         records[key] = value
         at = end
     if pairs and b"GNU.sparse.map" not in records:
@@ -82,16 +85,17 @@ def sparse_map(records: Records, blocks: Blocks, stored_bytes: int) -> tuple[lis
 
 def _map_in_data(blocks: Blocks, stored_bytes: int) -> tuple[list[Extent], int]:
     """Format 1.0: a count, then offsets and lengths, one on each line, padded to a block."""
-    text, used, wanted = b"", 0, 1
-    while text.count(b"\n") < wanted:
-        if used >= min(stored_bytes, RECORDS_MAX_BYTES):
+    text, had, wanted = bytearray(), 0, 1
+    while had < wanted:
+        if len(text) >= min(stored_bytes, RECORDS_MAX_BYTES):
             raise LayerRefused("a sparse map is broken or too long")
-        text += blocks.exactly(BLOCK_BYTES)
-        used += BLOCK_BYTES
-        if wanted == 1 and b"\n" in text:
-            wanted = 1 + 2 * decimal(text.partition(b"\n")[0], "sparse map")
-    lines = text.split(b"\n")[1:wanted]
-    return _extents([decimal(line, "sparse map") for line in lines]), used
+        block = blocks.exactly(BLOCK_BYTES)
+        text += block
+        had += block.count(b"\n")
+        if wanted == 1 and had:
+            wanted = 1 + 2 * decimal(bytes(text).partition(b"\n")[0], "sparse map")
+    lines = bytes(text).split(b"\n", wanted)[1:wanted]
+    return _extents([decimal(line, "sparse map") for line in lines]), len(text)
 
 
 def old_sparse_map(header: bytes, blocks: Blocks) -> list[Extent]:

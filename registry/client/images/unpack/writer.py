@@ -26,6 +26,7 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = 0o7000
 _IMPLIED_MODE = 0o755
 _XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+_NO_ATTRIBUTE = {errno.EINVAL, errno.E2BIG, errno.ERANGE}
 _NOT_HERE = {errno.ENOTSUP, errno.EPERM, errno.EACCES}
 
 
@@ -45,6 +46,7 @@ class Writer:
         self._limits = limits
         self._directories: dict[bytes, _Directory] = {b"": _Directory()}
         self._tree = Tree(root_fd, self._made)
+        self._directories_bytes = 0
         self.length_bytes = 0
         self.skipped_devices = 0
 
@@ -53,6 +55,14 @@ class Writer:
         self._tree.close()
 
     def _made(self, path: bytes, was_deleted: bool) -> None:
+        if path not in self._directories:
+            self._directories_bytes += len(path)
+            if len(self._directories) > self._limits.entries:
+                raise LayerRefused(f"the layer has more than {self._limits.entries} directories")
+            if self._directories_bytes > self._limits.directories_bytes:
+                raise LayerRefused(
+                    f"the layer's directories have more than {self._limits.directories_bytes} bytes of names"
+                )
         self._directories[path] = _Directory(opaque=was_deleted)
 
     def put(self, member: Member, data: Blocks) -> None:
@@ -234,6 +244,8 @@ class Writer:
         if path:
             parent_path, name = paths.split(path)
             parent = self._tree.directory(parent_path, create=False)
+            if parent.path != parent_path:  # a link stands there now: what it leads to is another's
+                return
         else:
             parent, name = self._tree.root, b"."
         try:
@@ -292,5 +304,7 @@ def _set_xattrs(fd: int, xattrs: dict[str, bytes]) -> None:
         try:
             os.setxattr(fd, name, xattrs[name])
         except OSError as error:
+            if error.errno in _NO_ATTRIBUTE:
+                raise LayerRefused(f"the attribute {name!a}: {os.strerror(error.errno)}") from None
             if error.errno not in _NOT_HERE:  # this file system or this user cannot: as every engine does, go on
                 raise
