@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from registry.cli import containers, output
-from registry.cli.flags import BOOL, Flag, Stop, Words
+from registry.cli import containers, info_fields, output, templates
+from registry.cli.flags import BOOL, TEXT, Flag, Stop, Words
 from registry.client.images import records as images
 from registry.client.runtime import engine, netavark, records, storage
 from registry.client.runtime.errors import Missing
@@ -20,7 +20,10 @@ _INFO = Words(
     "info",
     "[OPTIONS]",
     "Show what containers run with on this machine",
-    (Flag("json", "", BOOL, "Print JSON"),),
+    (
+        Flag("json", "", BOOL, "Print JSON"),
+        Flag("format", "f", TEXT, "json, or a Go template, of docker's fields"),
+    ),
     0,
     0,
 )
@@ -141,6 +144,10 @@ def _info(machine: Machine, options: SimpleNamespace) -> int:
     }
     if options.json:
         output.as_json(parts)
+        return 0
+    if options.format:
+        text = "{{json .}}" if options.format == "json" else options.format
+        print(templates.parse(text).render(info_fields.of(parts, machine)))
         return 0
     for name, value in parts.items():
         print(f"{name}: {value}")

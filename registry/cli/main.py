@@ -60,6 +60,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "volume": ("registry.cli.groups:volume", "volumes: create, ls, inspect, rm, prune"),
     "network": ("registry.cli.groups:network", "networks: create, ls, inspect, rm, prune"),
     "info": ("registry.cli.doctor:info", "show what containers run with here"),
+    "version": ("registry.cli.version:run", "show the version of this program"),
     "doctor": ("registry.cli.doctor:doctor", "check this machine, and say how to mend it"),
     "container": ("registry.cli.groups:container", "docker's other spelling: container ls, container prune, …"),
     "image": ("registry.cli.groups:image", "docker's other spelling: image ls, image rm, image prune, …"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ _HEADINGS = {
     "IsOfficial": "OFFICIAL",
     "IsAutomated": "AUTOMATED",
 }
+_YES_OR_NO = ("IsAutomated", "IsOfficial")
+_WHOLE_ROWS = re.compile(r"^json$|\bjson \.(?![A-Za-z])")  # docker's JSON has true and false, its table has marks
 _TABLE = "table " + "\\t".join(f"{{{{.{name}}}}}" for name in _HEADINGS)
 
 
@@ -79,11 +82,11 @@ def _row(entry: dict[str, Any], in_full: bool) -> dict[str, str]:
     if len(description) > _DESCRIPTION_MAX and not in_full:
         description = description[: _DESCRIPTION_MAX - 1] + "…"
     return {
-        "Name": str(entry.get("name") or ""),
         "Description": description,
-        "StarCount": str(entry.get("star_count") or 0),
-        "IsOfficial": "[OK]" if entry.get("is_official") else "",
         "IsAutomated": "[OK]" if entry.get("is_automated") else "",
+        "IsOfficial": "[OK]" if entry.get("is_official") else "",
+        "Name": str(entry.get("name") or ""),
+        "StarCount": str(entry.get("star_count") or 0),
     }
 
 
@@ -93,4 +96,6 @@ def _print(rows: list[dict[str, str]], options: argparse.Namespace) -> None:
         return
     clean = [{key: output.cell(value) for key, value in row.items()} for row in rows]
     format = options.format if options.format and options.format != "table" else _TABLE
+    if _WHOLE_ROWS.search(format):
+        clean = [row | {key: "true" if row[key] else "false" for key in _YES_OR_NO} for row in clean]
     listing.show(clean, format, _HEADINGS)

@@ -239,3 +239,39 @@ def test_space_is_told_in_the_same_tables(hythe: Hythe, docker: Client, both: li
     ours, theirs = images_of(hythe), images_of(docker)
     assert ours[:3] == theirs[:3]
     assert sorted(ours) == sorted(theirs)
+
+
+def test_manifests_are_shown_with_the_same_fields(
+    hythe: Hythe, docker: Client, server: Server, http: httpx.Client, repository: str
+) -> None:
+    one, two = (images.busybox_image(word, flavour=images.DOCKER) for word in ("one", "two"))
+    name = f"{server.host}/{repository}"
+    peers.upload(http, repository, one, "v1")
+    peers.upload(http, repository, images.make_index([one, two], flavour=images.DOCKER), "list")
+    for words in ([f"{name}:v1"], ["-v", f"{name}:v1"], [f"{name}:list"], ["-v", f"{name}:list"]):
+        asked = ["manifest", "inspect", "--insecure", *words]
+        assert hythe.json(*asked) == docker.json(*asked), words
+
+
+INFO = [
+    "OSType", "Architecture", "NCPU", "MemTotal", "OperatingSystem", "KernelVersion", "Name", "Debug", "Labels",
+    "SecurityOptions", "IndexServerAddress", "CgroupVersion", "Swarm.LocalNodeState",
+]  # fmt: skip
+
+
+def test_templates_of_search_version_and_info_are_dockers(
+    hythe: Hythe, docker: Client, server: Server, http: httpx.Client, repository: str
+) -> None:
+    peers.upload(http, repository, images.busybox_image("one"), "v1")
+    for format in ("{{json .}}", "{{.Name}}: {{.StarCount}}|{{.IsOfficial}}|{{.Description}}", "table {{.Name}}"):
+        words = ["search", f"{server.host}/{repository}", "--format", format]
+        assert hythe(*words) == docker(*words), format
+    for field in INFO:
+        words = ["info", "--format", f"{{{{.{field}}}}}"]
+        assert hythe(*words) == docker(*words), field
+    for field in ("Client.Os", "Client.Arch", "Server.Os", "Server.Arch", "Server.KernelVersion"):
+        words = ["version", "--format", f"{{{{.{field}}}}}"]
+        assert hythe(*words) == docker(*words), field
+    for words in (["info", "-f", "{{.Nope}}"], ["version", "-f", "{{.Nope}}"]):
+        assert "Nope" in hythe.refused(*words)
+        assert "Nope" in docker.refused(*words)

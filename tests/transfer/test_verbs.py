@@ -237,8 +237,16 @@ def test_a_manifest_is_shown_as_docker_shows_it(hythe: Hythe, web: str) -> None:
     assert json.loads(hythe.does("manifest", "inspect", f"{web}:v1")) == index().manifest.document()
     listed = json.loads(hythe.does("manifest", "inspect", "-v", f"{web}:v1"))
     assert [each["Descriptor"]["platform"]["architecture"] for each in listed] == list(ARCHES)
-    assert all(each["Ref"] == f"{web}@{each['Descriptor']['digest']}" for each in listed)
+    assert all(each["Ref"] == f"{web}:v1@{each['Descriptor']['digest']}" for each in listed)
     assert [each["OCIManifest"]["schemaVersion"] for each in listed] == [2, 2]
+    child = listed[1]["Descriptor"]
+    shown = json.loads(hythe.does("manifest", "inspect", f"{web}:v1", f"{web}@{child['digest']}"))
+    assert shown == listed[1]["OCIManifest"]
+    single = json.loads(hythe.does("manifest", "inspect", "-v", f"{web}:v1", f"{web}@{child['digest']}"))
+    assert single["Descriptor"] == child
+    assert "is no list" in hythe.fails("manifest", "inspect", f"{web}@{child['digest']}", f"{web}:v1")
+    assert "it has sha256:" in hythe.fails("manifest", "inspect", f"{web}:v1", f"{web}:v1")
+    assert hythe("manifest", "inspect", "a", "b", "c").status == USAGE
 
 
 def test_a_search_has_dockers_columns(hythe: Hythe, web: str, server: Server) -> None:
@@ -253,6 +261,8 @@ def test_a_search_has_dockers_columns(hythe: Hythe, web: str, server: Server) ->
     assert "invalid filter" in hythe.fails("search", f"{server.host}/x", "--filter", "a=b")
     wide = hythe.does("search", f"{server.host}/verbs/web", "--format", "table {{.Name}}\\t{{upper .StarCount}}")
     assert wide.splitlines()[0].split() == ["NAME", "STARS"]
+    json_line = '{"Description":"","IsAutomated":"false","IsOfficial":"false","Name":"verbs/web","StarCount":"0"}'
+    assert json_line in hythe.does("search", f"{server.host}/verbs/web", "--format", "{{json .}}")
     assert '"Name":"verbs/web"' in hythe.does("search", f"{server.host}/verbs/web", "--format", "json")
     assert "no entry for key" in hythe.fails("search", f"{server.host}/verbs", "--format", "{{.Nope}}")
 
@@ -267,6 +277,30 @@ def test_a_strangers_words_do_not_reach_the_terminal_as_they_are(hythe: Hythe) -
 
 def test_a_registry_without_a_search_says_so(hythe: Hythe, debian_host: str) -> None:
     assert "has no search; hythe catalog" in hythe.fails("search", f"{debian_host}/x")
+
+
+def test_the_version_is_told_by_dockers_template(hythe: Hythe) -> None:
+    assert hythe.does("version").startswith(f"Hythe:\n Version:          {registry.__version__}\n")
+    assert hythe.does("version", "--format", "{{.Server.Version}}") == registry.__version__ + "\n"
+    found = json.loads(hythe.does("version", "-f", "{{json .}}"))
+    assert found["Client"]["Os"] == "linux"
+    assert json.loads(hythe.does("version", "--format", "json")) == found
+    assert "no entry for key" in hythe.fails("version", "--format", "{{.Nope}}")
+
+
+def test_what_podman_was_told_logs_us_in(hythe: Hythe, guarded: Registry) -> None:
+    name, password = guarded.user("podder")
+    guarded.grant("user:podder", "pull,push", "podder/*")
+    file = hythe.home / "auth.json"
+    skopeo = peers.program("skopeo")
+    login = ["login", "-u", name, "-p", password, "--tls-verify=false", "--authfile", str(file), guarded.host]
+    subprocess.run([skopeo, *login], capture_output=True, check=True)
+    assert "not allowed without a login" in hythe.fails("tags", f"{guarded.host}/podder/x")
+    hythe.environment["REGISTRY_AUTH_FILE"] = str(file)
+    assert "no such repository" in hythe.fails("tags", f"{guarded.host}/podder/x")
+    said = hythe("logout", guarded.host)
+    assert said.out == f"Not logged in to {guarded.host}\n"
+    assert f"{file} still has credentials for {guarded.host}" in said.err
 
 
 def test_settings_that_cannot_be_used_stop_a_verb(hythe: Hythe) -> None:
