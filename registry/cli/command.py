@@ -20,6 +20,13 @@ def parser(verb: str, description: str, usage: str = "") -> argparse.ArgumentPar
     return made
 
 
+def verb_of(families: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    """One verb of a family such as `hythe admin`, which prints JSON if that is asked for, before it too."""
+    made: argparse.ArgumentParser = families.add_parser(name, help=help_text, description=help_text)
+    made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    return made
+
+
 def unknown(program: str, word: str, verbs: Iterable[str], meant: Mapping[str, str] | None = None) -> None:
     """Say that there is no such verb, and which was meant if that can be told."""
     import difflib

@@ -40,18 +40,18 @@ async def _copy(options: argparse.Namespace) -> int:
     platform = Platform.parse_text(options.platform) if options.platform else None
     async with reach.make() as way:
         origin, goal = Place.parse(options.source, way), Place.parse(options.target, way)
-        source, root = await places.open_source(origin, way)
-        if goal.kind == "docker-archive" and platform is None and media.is_index(root.media_type):
-            platform = host_platform()  # docker's archives have one image for each name
-        root = await select(source, root, platform)
-        _require_digest(goal, root)
-        if options.dry_run:
-            target = await places.look_at_target(goal, way)
-            return _show(await make_plan(source, target, root, referrers=options.referrers), options.json)
-        async with places.open_target(goal, way) as target:
-            plan = await make_plan(source, target, root, referrers=options.referrers)
-            tag = goal.tag or (None if goal.name and goal.name.digest else origin.tag or Tag("latest"))
-            await _execute(plan, source, target, goal, tag, _Report(options.quiet or options.json))
+        async with places.open_source(origin, way) as (source, root):
+            if goal.kind == "docker-archive" and platform is None and media.is_index(root.media_type):
+                platform = host_platform()  # docker's archives have one image for each name
+            root = await select(source, root, platform)
+            _require_digest(goal, root)
+            if options.dry_run:
+                target = await places.look_at_target(goal, way)
+                return _show(await make_plan(source, target, root, referrers=options.referrers), options.json)
+            async with places.open_target(goal, way) as target:
+                plan = await make_plan(source, target, root, referrers=options.referrers)
+                tag = goal.tag or (None if goal.name and goal.name.digest else origin.tag or Tag("latest"))
+                await _execute(plan, source, target, goal, tag, _Report(options.quiet or options.json))
     if options.json:
         output.as_json({"digest": root.digest, "mediaType": root.media_type, "size": root.size_bytes})
     else:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from registry.cli import output
+from registry.cli.command import verb_of
 from registry.config import Settings
 from registry.oci.digest import Digest
 from registry.oci.errors import Denied
@@ -27,24 +28,18 @@ _TIME = "2026-11-20T12:00:00Z, or 2d, 12h, 30m ago"
 
 def add_verbs(families: Any) -> None:
     """Add the verbs to the command line of `hythe admin`."""
-    history = _add(families, "history", "print where tags pointed before, until when, and who ended that")
+    history = verb_of(families, "history", "print where tags pointed before, until when, and who ended that")
     history.add_argument("name", metavar="REPO[:TAG]")
     history.add_argument("--limit", type=int, default=1000, metavar="N", help="the latest N entries (1000)")
     history.add_argument("--forget", action="store_true", help="forget it, so that what it keeps may be collected")
-    restore = _add(
+    restore = verb_of(
         families, "restore", "bring back a tag that was moved or deleted, or a manifest that was deleted"
     )
     restore.add_argument("name", metavar="REPO:TAG|REPO@DIGEST")
     where = restore.add_mutually_exclusive_group()
     where.add_argument("--at", metavar="TIME", help=f"to where it pointed at that time: {_TIME}")
     where.add_argument("--to", metavar="DIGEST", help="to this manifest; else: to where it pointed before")
-    _add(families, "quota", "print the quotas, what is used of them, and the largest repositories")
-
-
-def _add(families: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = families.add_parser(name, help=help_text, description=help_text)
-    made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-    return made
+    verb_of(families, "quota", "print the quotas, what is used of them, and the largest repositories")
 
 
 async def run(settings: Settings, index: Index, actor: Actor, options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from registry.cli import output
 from registry.cli import settings as settings_files
+from registry.cli.command import verb_of
 from registry.config import Settings
 from registry.content import copying
 from registry.content.arrivals import Arrivals
@@ -40,7 +41,7 @@ _VERIFY = "hash what is not copied too; what is copied always is"
 
 def add_verbs(families: Any) -> None:
     """Add the verbs to the command line of `hythe admin`."""
-    incoming = _add(families, "import", "take over the storage of docker's own registry, while it serves")
+    incoming = verb_of(families, "import", "take over the storage of docker's own registry, while it serves")
     incoming.add_argument("source", metavar="DIRECTORY|s3://BUCKET/PREFIX", help="its `rootdirectory`")
     incoming.add_argument(
         "--repository", metavar="PATTERN", action="append", default=[], help="these alone: 'team/*'"
@@ -53,24 +54,18 @@ def add_verbs(families: Any) -> None:
         "--s3-settings", metavar="FILE", help="settings whose storage.s3 has the endpoint and keys"
     )
     incoming.add_argument("--dry-run", action="store_true", help="say what would come, and leave it")
-    outgoing = _add(families, "export", "write repositories out, for docker's registry or as OCI layouts")
+    outgoing = verb_of(families, "export", "write repositories out, for docker's registry or as OCI layouts")
     outgoing.add_argument("directory", metavar="DIRECTORY")
     outgoing.add_argument("names", metavar="REPOSITORY[:TAG]", nargs="*", help="these alone")
     outgoing.add_argument("--format", choices=("registry", "oci"), required=True)
     outgoing.add_argument("--copy", action="store_true", help=_COPY)
     outgoing.add_argument("--verify", action="store_true", help=_VERIFY)
-    copy = _add(
+    copy = verb_of(
         families, "copy-store", "copy all bytes from one content store to another, while the registry serves"
     )
     copy.add_argument("source", metavar="FROM", help="a directory, s3://BUCKET/PREFIX, or a settings file")
     copy.add_argument("target", metavar="TO")
     copy.add_argument("--dry-run", action="store_true", help="say how much would be copied")
-
-
-def _add(families: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = families.add_parser(name, help=help_text, description=help_text)
-    made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-    return made
 
 
 async def run(settings: Settings, index: Index, actor: Actor, options: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ docker-archive:FILE[:NAME[:TAG]]    what docker save writes
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import io
@@ -16,10 +15,12 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal, cast
 
 from registry.cli import reach
+from registry.content import threads
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.errors import ConfigurationError, DigestInvalid, HytheError, TagInvalid
@@ -67,15 +68,21 @@ class Place:
         raise ConfigurationError(f"{self.reference!r} is no tag")
 
 
-async def open_source(place: Place, way: Reach) -> tuple[Source, Descriptor]:
+@contextlib.asynccontextmanager
+async def open_source(place: Place, way: Reach) -> AsyncGenerator[tuple[Source, Descriptor], None]:
     """The place to read from, and what is meant in it."""
     if place.name is not None:
         source = way.source(place.name)
-        return source, await source.resolve(place.name.reference)
-    if place.kind == "oci":
+        yield source, await source.resolve(place.name.reference)
+    elif place.kind == "oci":
         layout = await LayoutDirectory.open(place.path)
-        return layout, await _listed(layout, place.reference)
-    archive = await asyncio.to_thread(Archive.open, place.path)
+        yield layout, await _listed(layout, place.reference)
+    else:
+        async with threads.holding(partial(Archive.open, place.path), Archive.close) as archive:
+            yield await _saved(archive, place)
+
+
+async def _saved(archive: Archive, place: Place) -> tuple[Source, Descriptor]:
     if place.kind == "docker-archive" and INDEX_FILE not in archive:
         saved = await DockerArchive.open(archive)
         only = {image.descriptor for image in saved.images} if not place.reference else set()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.cli import output
+from registry.cli.command import verb_of
 from registry.config import Settings
 from registry.oci.errors import ConfigurationError, HytheError
 from registry.server import recovery
@@ -30,23 +31,17 @@ def add_verbs(families: Any) -> None:
     verbs = families.add_parser("backup", help=help_text, description=help_text).add_subparsers(
         dest="verb", metavar="VERB", required=True
     )
-    create = _verb(verbs, "create", "back the index up, while the registry serves")
+    create = verb_of(verbs, "create", "back the index up, while the registry serves")
     create.add_argument("target", metavar="FILE|DIRECTORY", help="a new file; - for standard output")
     create.epilog = _SECRETS
-    listing = _verb(verbs, "list", "say what backups have, and whether they are whole")
+    listing = verb_of(verbs, "list", "say what backups have, and whether they are whole")
     listing.add_argument("paths", metavar="FILE|DIRECTORY", nargs="+")
-    restore = _verb(verbs, "restore", "make an empty index what a backup says; stop the registry before")
+    restore = verb_of(verbs, "restore", "make an empty index what a backup says; stop the registry before")
     restore.add_argument("file", metavar="FILE")
     restore.add_argument("--force", action="store_true", help="replace an index that has something in it")
-    rebuild = _verb(families, "rebuild", "make the index anew from what the storage has")
+    rebuild = verb_of(families, "rebuild", "make the index anew from what the storage has")
     rebuild.add_argument("--backup", metavar="FILE", help="begin with this backup: names, tags and accounts")
     rebuild.add_argument("--add", action="store_true", help="add to an index that has something in it")
-
-
-def _verb(families: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = families.add_parser(name, help=help_text, description=help_text)
-    made.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
-    return made
 
 
 def run(settings: Settings, actor: Actor, options: argparse.Namespace) -> int:

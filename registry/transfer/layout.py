@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,18 @@ from registry.oci.reference import Tag
 from registry.transfer import index_json
 from registry.transfer.errors import no_blob, no_manifest
 from registry.transfer.index_json import Entry, blob_name
+from registry.transfer.listed import ListedWhole
 from registry.transfer.target import Pieces, Read, is_manifest, read_all, verified, wrong_size
 
 PIECE_BYTES = 1 << 20
 
 
-class LayoutDirectory:
+class LayoutDirectory(ListedWhole):
     """A layout at a path; a Target and Referring. References are tags, whole names or digests."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.label = str(path)
 
     @classmethod
     async def create(cls, path: Path) -> LayoutDirectory:
@@ -67,26 +69,13 @@ class LayoutDirectory:
         with _told(self.path):
             return index_json.parse((self.path / index_json.INDEX_FILE).read_bytes())
 
-    async def resolve(self, reference: str) -> Descriptor:
-        """The manifest under a reference. Raises ManifestUnknown."""
-        found = index_json.find(await self.entries(), reference)
-        if found is None:
-            raise no_manifest(str(self.path), reference, _offers(await self.entries()))
-        return found
-
-    async def tags(self) -> AsyncIterator[Tag]:
-        """Every name, in the order of index.json."""
-        for entry in await self.entries():
-            for name in entry.names[-1:]:
-                yield Tag(name)
-
     async def fetch(self, descriptor: Descriptor, start: int = 0) -> Pieces:
         """The bytes from *start* on."""
         path = self._blob(descriptor.digest)
         async with threads.holding(partial(_open, path), _close) as fd:
             if fd is None:
                 unknown = no_manifest if is_manifest(descriptor) else no_blob
-                raise unknown(str(self.path), descriptor.digest)
+                raise unknown(self.label, descriptor.digest)
             size_bytes = os.fstat(fd).st_size
             if size_bytes != descriptor.size_bytes:
                 raise wrong_size(descriptor, size_bytes)
@@ -116,28 +105,18 @@ class LayoutDirectory:
                 await threads.aside(part.finish, path)
         if tag is not None:
             await self.tag(descriptor, tag)
-        elif is_manifest(descriptor) and await self._subject(descriptor) is not None:
+        elif is_manifest(descriptor) and await self.subject(descriptor) is not None:
             await self._change(lambda entries: index_json.with_entry(entries, descriptor))
 
     async def tag(self, descriptor: Descriptor, tag: str, image_name: str = "") -> None:
         """Let *tag* mean a manifest that is here; *image_name* is the image's whole name, if it has one."""
         if not await threads.aside(self._blob(descriptor.digest).is_file):
-            raise no_manifest(str(self.path), descriptor.digest)
+            raise no_manifest(self.label, descriptor.digest)
         await self._change(lambda entries: index_json.with_entry(entries, descriptor, tag, image_name))
 
     async def list_untagged(self, descriptor: Descriptor) -> None:
         """Let index.json list a manifest that is here without a name."""
         await self._change(lambda entries: index_json.with_entry(entries, descriptor))
-
-    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
-        """Those of the listed manifests whose subject is *digest*."""
-        listed = [entry.descriptor for entry in await self.entries()]
-        unique = {one.digest: one for one in listed if is_manifest(one)}.values()
-        return [one for one in unique if await self._subject(one) == digest]
-
-    async def _subject(self, descriptor: Descriptor) -> Digest | None:
-        parsed = manifests.parse(await read_all(self, descriptor), descriptor.media_type)
-        return parsed.subject.digest if parsed.subject else None
 
     async def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         await threads.aside(self._change_now, change)
@@ -149,11 +128,6 @@ class LayoutDirectory:
 
     def _blob(self, digest: Digest) -> Path:
         return self.path / blob_name(digest)
-
-
-def _offers(entries: Sequence[Entry]) -> str:
-    names = [name for entry in entries for name in entry.names[-1:]]
-    return f"; there are: {', '.join(names[:20])}" if names else ""
 
 
 async def read_range(fd: int, start: int, end: int) -> AsyncGenerator[bytes, None]:

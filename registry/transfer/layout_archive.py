@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import IO, Any
 
@@ -24,64 +24,44 @@ from registry.transfer import index_json
 from registry.transfer.archive import Archive
 from registry.transfer.errors import no_blob, no_manifest
 from registry.transfer.index_json import INDEX_FILE, INDEX_MAX_BYTES, Entry, blob_name
-from registry.transfer.target import Pieces, Read, is_manifest, read_all, verified, wrong_size
+from registry.transfer.listed import Listed, ListedWhole
+from registry.transfer.target import Pieces, Read, is_manifest, verified, wrong_size
 
 _EPOCH = 0  # the same images give the same archive
 
 
-class LayoutArchive:
+class LayoutArchive(ListedWhole):
     """A layout in a tar, to read; a Source and Referring. References are tags, whole names or digests."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self.label = archive.label
         self._entries = index_json.parse(archive.load(INDEX_FILE, INDEX_MAX_BYTES))
 
     async def entries(self) -> list[Entry]:
         """All that index.json lists."""
         return self._entries
 
-    async def resolve(self, reference: str) -> Descriptor:
-        """The manifest under a reference. Raises ManifestUnknown."""
-        found = index_json.find(self._entries, reference)
-        if found is None:
-            raise no_manifest(self._archive.label, reference)
-        return found
-
-    async def tags(self) -> AsyncIterator[Tag]:
-        """Every name, in the order of index.json."""
-        for entry in self._entries:
-            for name in entry.names[-1:]:
-                yield Tag(name)
-
     async def fetch(self, descriptor: Descriptor, start: int = 0) -> Pieces:
         """The bytes from *start* on."""
         member = self._archive.find(blob_name(descriptor.digest))
         if member is None:
             unknown = no_manifest if is_manifest(descriptor) else no_blob
-            raise unknown(self._archive.label, descriptor.digest)
+            raise unknown(self.label, descriptor.digest)
         if member.size_bytes != descriptor.size_bytes:
             raise wrong_size(descriptor, member.size_bytes)
         async with aclosing(self._archive.pieces(member, start)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
-        """Those of the listed manifests whose subject is *digest*."""
-        found = []
-        for descriptor in {entry.descriptor.digest: entry.descriptor for entry in self._entries}.values():
-            if is_manifest(descriptor):
-                data = await read_all(self, descriptor)
-                subject = manifests.parse(data, descriptor.media_type).subject
-                if subject is not None and subject.digest == digest:
-                    found.append(descriptor)
-        return found
 
-
-class ArchiveWriter:
+class ArchiveWriter(Listed):
     """A tar that is being written; a Target that can be read only as far as manifests go.
 
     Call `finish` at the end. After any failure what was written is no archive: throw it away.
     """
+
+    label = "the archive"
 
     def __init__(self, file: IO[bytes], for_docker: bool) -> None:
         """*file* needs no seeking. With *for_docker*, docker can load what is written."""
@@ -94,23 +74,14 @@ class ArchiveWriter:
         self._images: dict[Digest, tuple[Descriptor, list[str]]] = {}
         self._add(index_json.LAYOUT_FILE, index_json.LAYOUT_TEXT)
 
-    async def resolve(self, reference: str) -> Descriptor:
-        """A manifest that was written, under a reference. Raises ManifestUnknown."""
-        found = index_json.find(self._entries, reference)
-        if found is None:
-            raise no_manifest("the archive", reference)
-        return found
-
-    async def tags(self) -> AsyncIterator[Tag]:
-        """Every name so far."""
-        for entry in self._entries:
-            for name in entry.names[-1:]:
-                yield Tag(name)
+    async def entries(self) -> list[Entry]:
+        """What index.json will list, so far."""
+        return self._entries
 
     async def fetch(self, descriptor: Descriptor, start: int = 0) -> Pieces:
         """A manifest that was written."""
         if descriptor.digest not in self._manifests:
-            raise no_manifest("the archive", descriptor.digest)
+            raise no_manifest(self.label, descriptor.digest)
         yield self._manifests[descriptor.digest][1][start:]
 
     async def exists(self, descriptor: Descriptor) -> bool:
@@ -149,7 +120,7 @@ class ArchiveWriter:
     async def tag(self, descriptor: Descriptor, tag: str, image_name: str = "") -> None:
         """Let *tag*, and the whole name if one is given, mean a manifest that was written."""
         if descriptor.digest not in self._manifests:
-            raise no_manifest("the archive", descriptor.digest)
+            raise no_manifest(self.label, descriptor.digest)
         if image_name:  # of two images the tags may be equal, the names are not
             entries = [entry for entry in self._entries if image_name not in entry.names]
             self._entries = [*entries, *index_json.with_entry((), descriptor, tag, image_name)]

@@ -195,6 +195,8 @@ def test_an_archive_that_comes_through_a_pipe_is_read(tmp_path: Path) -> None:
         assert cat.stdout is not None
         archive = Archive.read(cat.stdout, "standard input")
     assert asyncio.run(LayoutArchive(archive).resolve("v1")) == root
+    with pytest.raises(ManifestUnknown, match="there are: v1"):
+        asyncio.run(LayoutArchive(archive).resolve("v2"))
     archive.close()
     assert len(data) % 512 == 0
 
