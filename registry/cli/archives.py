@@ -8,20 +8,18 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from registry.cli import local
+from registry.cli import local, whole
 from registry.cli.places import replacing
 from registry.client.images import author, records
 from registry.client.images.ingest import Works
 from registry.client.images.store import Store
 from registry.client.images.target import LocalRepository
-from registry.client.images.unpack.inflate import kind_of
 from registry.oci.descriptor import Descriptor
 from registry.oci.digest import Digest
 from registry.oci.errors import HytheError
@@ -116,32 +114,13 @@ def load(words: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _archive(path: str | None) -> Iterator[Archive]:
+    archive = (
+        whole.open_archive(Path(path)) if path else whole.read_archive(sys.stdin.buffer, "the standard input")
+    )
     try:
-        file = cast(IO[bytes], sys.stdin.buffer) if path is None else Path(path).open("rb")  # noqa: SIM115 -- closed below
-    except OSError as error:
-        raise HytheError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
-    with file, _plain(file) as readable:
-        archive = Archive.read(readable, path or "the standard input")
-        try:
-            yield archive
-        finally:
-            archive.close()
-
-
-@contextlib.contextmanager
-def _plain(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The archive as a file that can be read anywhere, whatever it was compressed by."""
-    if file.seekable():
-        head = file.read(6)
-        file.seek(0)
-        if not kind_of(head):
-            yield file
-            return
-    with tempfile.TemporaryFile() as whole:
-        author.inflated(file, cast(IO[bytes], whole))
-        whole.flush()
-        whole.seek(0)
-        yield cast(IO[bytes], whole)
+        yield archive
+    finally:
+        archive.close()
 
 
 async def _load(store: Store, archive: Archive, platform: Platform) -> list[str]:

@@ -78,8 +78,14 @@ async def open_source(place: Place, way: Reach) -> AsyncGenerator[tuple[Source, 
         layout = await LayoutDirectory.open(place.path)
         yield layout, await _listed(layout, place.reference)
     else:
-        async with threads.holding(partial(Archive.open, place.path), Archive.close) as archive:
+        async with threads.holding(partial(_opened, place.path), Archive.close) as archive:
             yield await _saved(archive, place)
+
+
+def _opened(path: Path) -> Archive:
+    from registry.cli.whole import open_archive  # what inflates is imported for an archive alone
+
+    return open_archive(path)
 
 
 async def _saved(archive: Archive, place: Place) -> tuple[Source, Descriptor]:

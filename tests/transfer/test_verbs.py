@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import lzma
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from backports import zstd
 
 import registry
 from tests.support import images, peers
@@ -160,6 +163,15 @@ def test_a_copy_brings_all_platforms_from_place_to_place(hythe: Hythe, web: str)
     assert json.loads(hythe.does("tags", f"{web}-copy", "--json")) == ["v2"]
 
 
+@pytest.mark.parametrize("compress", [zstd.compress, lzma.compress, gzip.compress])
+def test_a_compressed_archive_is_copied_from(hythe: Hythe, web: str, compress: Callable[[bytes], bytes]) -> None:
+    hythe.does("cp", f"{web}:v1", f"oci-archive:{hythe.home}/x.tar:v1")
+    (hythe.home / "x.packed").write_bytes(compress((hythe.home / "x.tar").read_bytes()))
+    assert (
+        hythe.does("cp", f"oci-archive:{hythe.home}/x.packed", f"oci:{hythe.home}/out:v1") == index().digest + "\n"
+    )
+
+
 def test_one_platform_is_copied_to_a_docker_archive_and_back(hythe: Hythe, web: str) -> None:
     printed = hythe.does(
         "cp", "--platform", "linux/s390x", f"{web}:v1", f"docker-archive:{hythe.home}/x.tar:box:v9"
@@ -197,7 +209,7 @@ def test_a_copy_that_fails_leaves_the_archive_that_was_there(hythe: Hythe, web: 
         ("{web}:v1", "oci:x --platform linux", r"names no processor"),
         ("Web:v1", "oci:x", r"repository name must be lowercase"),
         ("oci:nothing", "oci:x", r"nothing: not an OCI layout"),
-        ("oci-archive:nothing", "oci:x", r"nothing: No such file or directory"),
+        ("oci-archive:nothing", "oci:x", r"open nothing: no such file or directory"),
         ("oci:", "oci:x", r"a path is missing"),
         ("127.0.0.1:9/x", "oci:x", r"127\.0\.0\.1:9: connection refused"),
         ("{web}:v1", "{web}@sha256:" + "0" * 64, r"what is copied has the digest"),
