@@ -28,6 +28,8 @@ MEMBERS_MAX = 1_000_000
 _LINKS_MAX = 8
 _COPY_BYTES = 1 << 20
 _MAGIC: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open, b"BZh": bz2.open}
+# What tarfile raises for what it cannot read: headers upon headers end its recursion, one of 2 GB its memory.
+_BROKEN = (tarfile.TarError, EOFError, ValueError, OverflowError, OSError, RecursionError, MemoryError)
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -53,7 +55,7 @@ class Archive:
         self._links: dict[str, str] = {}
         try:
             self._scan()
-        except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:
+        except _BROKEN as error:
             file.close()
             raise ArchiveInvalid(f"{label}: not a tar archive, or a broken one: {error}") from None
         except BaseException:
@@ -80,6 +82,8 @@ class Archive:
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps them all, 1 KB each
                 if count >= MEMBERS_MAX:
                     raise ArchiveInvalid(f"{self.label}: more than {MEMBERS_MAX} files")
+                if member.size < 0:
+                    raise ArchiveInvalid(f"{self.label}: a file in it has less than no bytes")
                 name = _normal(member.name)
                 if member.isreg() and not member.issparse():
                     self._members[name] = Member(member.offset_data, member.size)

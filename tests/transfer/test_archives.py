@@ -26,7 +26,7 @@ from registry.transfer.copy import Choice, copy, copy_root
 from registry.transfer.docker_archive import DockerArchive
 from registry.transfer.layout import LayoutDirectory
 from registry.transfer.layout_archive import ArchiveWriter, LayoutArchive
-from tests.support import images, peers
+from tests.support import images, peers, tars
 from tests.transfer.memory import Memory
 from tests.transfer.test_copy import small_image
 
@@ -325,6 +325,26 @@ def test_a_docker_archive_that_is_none_is_refused_in_one_line(tmp_path: Path, fi
         DockerArchive(archive)
     assert "\n" not in str(failed.value)
     archive.close()
+
+
+HOSTILE = {
+    "extended headers upon extended headers": tars.pax({b"path": b"b"}) * 3000 + tars.header(b"a") + tars.END,
+    "long names upon long names": (tars.header(b"L", b"L", 2) + tars.padded(b"a\0")) * 3000 + tars.header(b"a")
+    + tars.END,
+    "a header of more bytes than there are": tars.header(b"p", b"x", b"\x80" + b"\0" * 4 + b"\1" + b"\0" * 6)
+    + tars.header(b"a") + tars.END,
+    "a size below zero": tars.pax({b"size": b"-1024"}) + tars.header(b"manifest.json") + tars.END,
+    "a size beyond everything": tars.pax({b"size": b"9" * 20}) + tars.header(b"manifest.json") + tars.END,
+    "a sparse map of words": tars.pax({b"GNU.sparse.map": b"x,y", b"GNU.sparse.size": b"9"}) + tars.header(b"a")
+    + tars.END,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_archive_is_refused_in_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(ArchiveInvalid, match=r"x\.tar: [^\n]+$"):
+        Archive.open(tmp_path / "x.tar")
 
 
 def test_links_in_an_archive_lead_nowhere_outside_and_never_in_circles(tmp_path: Path) -> None:
