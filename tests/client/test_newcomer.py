@@ -162,6 +162,11 @@ class Screen:
             self.row -= 1
 
 
+def _heed_interrupts() -> None:
+    """What a shell runs in the background has Ctrl-C ignored, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_a_terminal(hythe: Hythe, screen: Screen, *words: str, interrupt_after: str = "") -> int:
     """Run it on a terminal; when *interrupt_after* was said, press Ctrl-C. Returns the exit status."""
     primary, secondary = pty.openpty()
@@ -173,6 +178,7 @@ def on_a_terminal(hythe: Hythe, screen: Screen, *words: str, interrupt_after: st
         stderr=secondary,
         env=hythe.environment,
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     os.close(secondary)
     said = b""
