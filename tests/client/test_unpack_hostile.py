@@ -115,7 +115,10 @@ def test_a_cached_directory_is_forgotten_when_a_link_on_its_way_changes(
 
 
 def test_overlay_attributes_and_those_of_security_modules_are_not_taken_over(unpacked: Unpack, root: Path) -> None:
-    names = ("trusted.overlay.redirect", "user.overlay.opaque", "trusted.overlay.opaque", "security.selinux")
+    names = [
+        "trusted.overlay.redirect", "user.overlay.opaque", "trusted.overlay.opaque", "security.selinux",
+        "user.fuseoverlayfs.opaque", "user.fuseoverlayfs.override_stat", "user.containers.override_stat",
+    ]  # fmt: skip
     unpacked(
         archive([f("a", pax={f"SCHILY.xattr.{name}": "/canary" for name in names} | {"SCHILY.xattr.user.k": "v"})])
     )

@@ -26,6 +26,7 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL_BITS = 0o7000
 _IMPLIED_MODE = 0o755
 _XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+_OVERLAYS = ("user.overlay.", "user.fuseoverlayfs.", "user.containers.")  # by which layers are put together
 _NO_ATTRIBUTE = {errno.EINVAL, errno.E2BIG, errno.ERANGE}
 _NOT_HERE = {errno.ENOTSUP, errno.EPERM, errno.EACCES}
 
@@ -295,7 +296,7 @@ def _write_sparse(fd: int, member: Member, data: Blocks) -> None:
 
 def _is_kept(name: str) -> bool:
     """What images may set: file capabilities, ACLs, and a user's own; never overlay's, nor a security module's."""
-    return name in _XATTRS or (name.startswith("user.") and not name.startswith("user.overlay."))
+    return name in _XATTRS or (name.startswith("user.") and not name.startswith(_OVERLAYS))
 
 
 def _set_xattrs(fd: int, xattrs: dict[str, bytes]) -> None:
