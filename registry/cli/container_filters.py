@@ -13,9 +13,10 @@ from registry.client.runtime.records import Container
 from registry.oci.errors import HytheError
 
 KEYS = (
-    "ancestor", "before", "exited", "expose", "id", "label", "name", "network", "publish", "since", "status",
-    "volume",
+    "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "publish", "since",
+    "status", "volume",
 )  # fmt: skip
+HEALTHS = ("starting", "healthy", "unhealthy", "none")
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
 
@@ -24,6 +25,16 @@ def state_of(container: Container) -> str:
     if container.state == records.RUNNING:
         return "paused" if container.paused else "running"
     return {records.CREATING: "created", records.STARTING: "created"}.get(container.state, container.state)
+
+
+def health_of(machine: Machine, container: Container) -> str:
+    """`starting`, `healthy`, `unhealthy`; `none` of a container that is not asked."""
+    if container.spec.health is None:
+        return "none"
+    from registry.client.runtime import health
+
+    state = health.read(machine, container)
+    return health.NONE if state is None else state.status
 
 
 class Filters:
@@ -44,6 +55,9 @@ class Filters:
         for status in self._wanted.get("status", ()):
             if status not in STATES:
                 raise HytheError(f"invalid filter 'status={status}'")
+        for health in self._wanted.get("health", ()):
+            if health not in HEALTHS:
+                raise HytheError(f"invalid filter 'health={health}'")
         self._moments = {
             key: [machine.find(text).created_ns for text in self._wanted.get(key, ())]
             for key in ("before", "since")
@@ -91,6 +105,7 @@ class Filters:
             "exited": lambda: container.state == records.EXITED and str(container.exit_code) == value,
             "volume": lambda: any(value in (mount.source, mount.target) for mount in spec.mounts),
             "network": lambda: spec.network == value,
+            "health": lambda: health_of(self._machine, container) == value,
             "until": lambda: container.created_ns / 1e9 < filters.moment(value),
         }
         return bool(tests[key]())

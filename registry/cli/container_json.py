@@ -23,7 +23,7 @@ def describe(machine: Machine, container: Container, sized: bool = False) -> dic
         "Created": listing.utc(container.created_ns),
         "Path": words[0] if words else "",
         "Args": list(words[1:]),
-        "State": _state(container),
+        "State": _state(machine, container),
         "Image": container.image_id,
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
@@ -50,7 +50,7 @@ def describe(machine: Machine, container: Container, sized: bool = False) -> dic
     return found
 
 
-def _state(container: Container) -> dict[str, Any]:
+def _state(machine: Machine, container: Container) -> dict[str, Any]:
     running = container.state == RUNNING
     return {
         "Status": state_of(container),
@@ -64,7 +64,37 @@ def _state(container: Container) -> dict[str, Any]:
         "Error": container.error,
         "StartedAt": listing.utc(container.started_ns),
         "FinishedAt": listing.utc(container.finished_ns),
+        **_health(machine, container),
     }
+
+
+def _health(machine: Machine, container: Container) -> dict[str, Any]:
+    if container.spec.health is None:
+        return {}
+    from registry.client.runtime import health
+
+    state = health.read(machine, container)
+    if state is None:
+        return {}
+    log = [
+        {
+            "Start": listing.utc(each.start_ns),
+            "End": listing.utc(each.end_ns),
+            "ExitCode": each.exit_code,
+            "Output": each.output,
+        }
+        for each in state.log
+    ]
+    return {"Health": {"Status": state.status, "FailingStreak": state.streak, "Log": log}}
+
+
+def _healthcheck(spec: Spec) -> dict[str, Any]:
+    check = spec.health
+    if check is None:
+        return {}
+    times = {"Interval": check.interval_ns, "Timeout": check.timeout_ns, "StartPeriod": check.start_period_ns}
+    known = {name: value for name, value in times.items() if value}
+    return {"Healthcheck": {"Test": list(check.test), **known, "Retries": check.retries}}
 
 
 def _host_config(spec: Spec) -> dict[str, Any]:
@@ -180,6 +210,7 @@ def _config(container: Container) -> dict[str, Any]:
         "StdinOnce": spec.stdin_once,
         "Env": list(spec.env),
         "Cmd": list(spec.command) or None,
+        **_healthcheck(spec),
         "Image": spec.image,
         "Volumes": {mount.target: {} for mount in spec.mounts if mount.anonymous} or None,
         "WorkingDir": spec.workdir,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from registry.cli import health_options
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag
 from registry.client.runtime import parse
 from registry.client.runtime.errors import OptionInvalid
@@ -31,6 +32,7 @@ FLAGS = (
     Flag("env-file", "", LIST, "Read in a file of environment variables"),
     Flag("expose", "", LIST, "Expose a port or a range of ports"),
     Flag("group-add", "", LIST, "Add additional groups to join"),
+    *health_options.FLAGS,
     Flag("hostname", "h", TEXT, "Container host name", ""),
     Flag("init", "", BOOL, "Run an init inside the container that forwards signals and reaps processes"),
     Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached"),
@@ -142,6 +144,7 @@ def specification(
         cgroup_parent=options.cgroup_parent,
         oom_score=options.oom_score_adj,
         log_driver=_log_driver(options.log_driver),
+        health=health_options.health(options, config),
         engine=options.engine or options.runtime,
         **_limits(options),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -88,7 +87,6 @@ _PRUNE = Words(
     0,
     0,
 )
-_TIDY = Words("container tidy", "ID ROUND", "What a monitor calls when its container has ended", (), 2, 2)
 
 
 def start(words: Sequence[str]) -> int:
@@ -303,30 +301,4 @@ def _prune(machine: Machine, options: SimpleNamespace) -> int:
     if removed:
         print("Deleted Containers:", *removed, "", sep="\n")
     print(f"Total reclaimed space: {listing.size(freed)}")
-    return 0
-
-
-def tidy(words: Sequence[str]) -> int:
-    """What the monitor calls when a container has ended."""
-    return containers.execute(_TIDY, words, _tidy)
-
-
-def _tidy(machine: Machine, options: SimpleNamespace) -> int:
-    identity, turn = options.words[0], int(options.words[1])
-    found = records.get(machine.db, identity)
-    if found is None or found.round != turn:
-        return 0
-    if found.state == records.STARTING:  # it ended before its start was written down
-        with ending.holding(machine, identity):
-            found = records.get(machine.db, identity)
-    if found is not None:
-        found = ending.settle(machine, found)
-    if found is None or found.round != turn or found.state != records.EXITED:
-        return 0
-    if found.spec.auto_remove:
-        with contextlib.suppress(ContainerConflict, ContainerUnknown):
-            lifecycle.remove(machine, found, with_volumes=True)
-    elif restarting.wants(found):
-        time.sleep(restarting.delay(found))
-        restarting.again(machine, found)
     return 0

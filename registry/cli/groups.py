@@ -44,10 +44,11 @@ _CONTAINER = {
     "start": "control:start",
     "stats": "looking:stats",
     "stop": "control:stop",
-    "tidy": "control:tidy",
+    "tidy": "called:tidy",
     "top": "looking:top",
     "unpause": "control:unpause",
     "wait": "control:wait",
+    "watch": "called:watch",
 }
 _VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {"list": "volume:ls"}
 _NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from registry.cli import containers, listing
-from registry.cli.container_filters import Filters, state_of
+from registry.cli.container_filters import Filters, health_of, state_of
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Words
 from registry.client.images import records as images
 from registry.client.runtime import ports, records, usage
@@ -107,7 +107,7 @@ def _row(
         "RunningFor": f"{listing.ago(time.time() - created)} ago",
         "Size": _size(machine, container) if sized else "",
         "State": state_of(container),
-        "Status": status(container),
+        "Status": status(machine, container),
     }
 
 
@@ -138,12 +138,15 @@ def _quote(text: str) -> str:
     return dumps(text, ensure_ascii=False)
 
 
-def status(container: Container) -> str:
-    """`Up 5 minutes`, `Exited (0) 3 days ago`, `Created`."""
+def status(machine: Machine, container: Container) -> str:
+    """`Up 5 minutes (healthy)`, `Exited (0) 3 days ago`, `Created`."""
     now = time.time()
     if container.state == records.RUNNING:
         up = f"Up {listing.ago(now - container.started_ns / 1e9)}"
-        return f"{up} (Paused)" if container.paused else up
+        if container.paused:
+            return f"{up} (Paused)"
+        health = health_of(machine, container)
+        return up if health == "none" else f"{up} ({'health: ' if health == 'starting' else ''}{health})"
     if container.state == records.EXITED:
         return f"Exited ({container.exit_code}) {listing.ago(now - container.finished_ns / 1e9)} ago"
     return "Removal In Progress" if container.state == records.REMOVING else "Created"

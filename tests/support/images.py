@@ -313,19 +313,22 @@ def make_image(
     platform: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Image:
-    """An image of these layers, the lowest first."""
-    config = Blob(flavour.config, to_json(_config(tars, command, platform or host_platform(), labels or {})))
+    """An image of these layers, the lowest first; *more* goes into what its configuration says of containers."""
+    document = _config(tars, command, platform or host_platform(), labels or {})
+    document["config"] |= more or {}
+    config = Blob(flavour.config, to_json(document))
     layers = tuple(Blob(flavour.compressed[compression], compressed(tar, compression)) for tar in tars)
-    document: dict[str, Any] = {
+    manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": flavour.manifest,
         "config": config.descriptor(),
         "layers": [blob.descriptor() for blob in layers],
     }
     if annotations:
-        document["annotations"] = dict(annotations)
-    return Image(Blob(flavour.manifest, to_json(document)), config, layers, tuple(tars))
+        manifest["annotations"] = dict(annotations)
+    return Image(Blob(flavour.manifest, to_json(manifest)), config, layers, tuple(tars))
 
 
 def _config(

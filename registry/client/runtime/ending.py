@@ -23,6 +23,7 @@ from registry.client.runtime import (
     networks,
     processes,
     records,
+    telling,
 )
 from registry.client.runtime.errors import ContainerConflict, ContainerError, ContainerUnknown
 from registry.client.runtime.place import locked
@@ -60,9 +61,13 @@ def settle(machine: Machine, container: Container) -> Container | None:
 
     Costs one look at /proc for a container that runs. What a live command is busy with is left to it.
     """
-    if container.state in (CREATED, EXITED) or (
-        container.state == RUNNING and processes.is_alive(container.process)
-    ):
+    if container.state in (CREATED, EXITED):
+        return container
+    if container.state == RUNNING and processes.is_alive(container.process):
+        if container.spec.health is not None:  # who asks for it may have been killed
+            from registry.client.runtime import health
+
+            health.watch(machine, container)
         return container
     if container.state == CREATING:
         if not processes.is_alive(container.owner):
@@ -105,6 +110,9 @@ def finish(machine: Machine, identity: str) -> None:
             machine.db, identity, state=EXITED, exit_code=code, finished_ns=ended_ns, paused=0, oom=oom,
             process=None, monitor=None,
         )  # fmt: skip
+        if oom:
+            telling.note(machine.db, container, "oom")
+        telling.note(machine.db, container, "die", exitCode=code)
     failpoints.reach("end.recorded")
 
 
@@ -169,6 +177,7 @@ def signal_to(machine: Machine, container: Container, number: int) -> None:
     except ContainerError:
         if processes.is_alive(container.process):
             raise
+    telling.tell(machine.db, container, "kill", signal=number)
 
 
 def stop(machine: Machine, container: Container, seconds: float, number: int) -> None:
@@ -183,7 +192,9 @@ def stop(machine: Machine, container: Container, seconds: float, number: int) ->
     if not processes.wait(container.process, None if seconds < 0 else seconds):
         signal_to(machine, container, signal.SIGKILL)
         processes.wait(container.process, 10)
-    settle(machine, there(machine, container.id)) if records.get(machine.db, container.id) else None
+    if records.get(machine.db, container.id) is not None:
+        settle(machine, there(machine, container.id))
+    telling.tell(machine.db, container, "stop")
 
 
 def pause(machine: Machine, container: Container) -> None:
@@ -198,6 +209,7 @@ def pause(machine: Machine, container: Container) -> None:
         machine.engine_of(container).run("pause", container.id)
         with writing(machine.db):
             records.change(machine.db, container.id, paused=1)
+            telling.note(machine.db, container, "pause")
 
 
 def unpause(machine: Machine, container: Container) -> None:
@@ -208,6 +220,7 @@ def unpause(machine: Machine, container: Container) -> None:
         machine.engine_of(container).run("resume", container.id)
         with writing(machine.db):
             records.change(machine.db, container.id, paused=0)
+            telling.note(machine.db, container, "unpause")
 
 
 def kill_now(machine: Machine, container: Container) -> None:
@@ -228,7 +241,10 @@ def forget(machine: Machine, identity: str) -> None:
     _discard_bundle(machine, identity)
     places.discard(machine.store.place, machine.place.container(identity))
     failpoints.reach("remove.discarded")
+    found = records.get(machine.db, identity)
     with writing(machine.db):
+        if found is not None and found.state != CREATING:
+            telling.note(machine.db, found, "destroy")
         records.remove(machine.db, identity)
     failpoints.reach("remove.forgotten")
     places.empty(machine.store.place, "trash")

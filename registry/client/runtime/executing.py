@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.client.images.unpack import rights
 from registry.client.runtime import bundle as bundles
 from registry.client.runtime import engine as engines
-from registry.client.runtime import processes, rootfs, rootless, users
+from registry.client.runtime import processes, rootfs, rootless, telling, users
 from registry.client.runtime.bundle import Facts
+from registry.client.runtime.engine import Engine
 from registry.client.runtime.errors import ContainerConflict, ContainerError
 from registry.client.runtime.preparing import held_capabilities
 from registry.client.runtime.records import Container
@@ -67,33 +71,67 @@ def describe(container: Container, command: Command, root: int) -> dict[str, Any
     return rootless.adapt_process(process, rights.mapped_ids()) if rights.is_mapped() else process
 
 
-def run(machine: Machine, container: Container, command: Command, stdin: bool, detach: bool) -> int:
-    """Execute a command with our own input and output, or in the background; its exit code."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the engine that is ready to be made."""
+
+    engine: Engine
+    container: str
+    description: Path
+    log: Path
+
+    def words(self, *options: str) -> list[str]:
+        """The command line."""
+        begin = [self.engine.path, "--root", str(self.engine.root), "--log", str(self.log), "exec"]
+        return [*begin, "--process", str(self.description), *options, self.container]
+
+    def complaint(self) -> str:
+        """What the engine has against it; empty when the command was executed."""
+        said = self.log.read_text() if self.log.exists() else ""
+        return said if "level=error" in said else ""
+
+
+@contextlib.contextmanager
+def prepared(machine: Machine, container: Container, command: Command) -> Iterator[Call]:
+    """A command for a running container, with the files that the engine needs for it. Raises ContainerConflict."""
     assert container.process is not None
-    with rootfs.opened(f"/proc/{container.process.pid}/root") as root:
-        if not processes.is_alive(container.process):  # else that root may be another's
-            raise ContainerConflict(f"Container {container.id} is not running")
-        document = describe(container, command, root)
-    engine = machine.engine_of(container)
+    try:
+        with rootfs.opened(f"/proc/{container.process.pid}/root") as root:
+            if not processes.is_alive(container.process):  # else that root may be another's
+                raise FileNotFoundError
+            document = describe(container, command, root)
+    except FileNotFoundError:
+        raise ContainerConflict(f"Container {container.id} is not running") from None
     name = machine.place.bundle(container.id) / f"exec-{secrets.token_hex(8)}"
     name.write_text(json.dumps(document))
-    log = name.with_suffix(".log")
-    words = [engine.path, "--root", str(engine.root), "--log", str(log), "exec", "--process", str(name)]
-    words += ["--detach"] if detach else []
+    call = Call(machine.engine_of(container), container.id, name, name.with_suffix(".log"))
     try:
-        return _run([*words, container.id], stdin, detach, log)
+        yield call
     finally:
         name.unlink(missing_ok=True)
-        log.unlink(missing_ok=True)
+        call.log.unlink(missing_ok=True)
 
 
-def _run(words: list[str], stdin: bool, detach: bool, log: Any) -> int:
+def run(machine: Machine, container: Container, command: Command, stdin: bool, detach: bool) -> int:
+    """Execute a command with our own input and output, or in the background; its exit code."""
+    identity = secrets.token_hex(32)
+    shown = " ".join(command.words)
+    for action in (f"exec_create: {shown}", f"exec_start: {shown}"):
+        telling.tell(machine.db, container, action, execID=identity)
+    with prepared(machine, container, command) as call:
+        code = _run(call, stdin, detach)
+    if not detach:
+        telling.tell(machine.db, container, "exec_die", execID=identity, exitCode=code)
+    return code
+
+
+def _run(call: Call, stdin: bool, detach: bool) -> int:
     null = subprocess.DEVNULL
     # The keyboard's signals go to the command's terminal, or to the engine, which hands them on: not to us.
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGQUIT)]
     try:
         child = subprocess.Popen(
-            words,
+            call.words(*(["--detach"] if detach else [])),
             stdin=None if stdin and not detach else null,
             stdout=null if detach else None,
             stderr=null if detach else None,
@@ -104,9 +142,8 @@ def _run(words: list[str], stdin: bool, detach: bool, log: Any) -> int:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
-    said = log.read_text() if log.exists() else ""
-    if code != 0 and "level=error" in said:
-        raise Refused(engines.failure(said))
+    if code != 0 and (complaint := call.complaint()):
+        raise Refused(engines.failure(complaint))
     return code if code >= 0 else 128 - code
 
 

@@ -27,6 +27,7 @@ from registry.client.runtime import (
     processes,
     records,
     stage,
+    telling,
     volumes,
 )
 from registry.client.runtime.errors import ContainerConflict, OptionInvalid
@@ -65,6 +66,7 @@ def create(machine: Machine, image: Image, spec: Spec, name: str = "") -> Contai
         spec = volumes.provide(machine, identity, spec)
         with writing(machine.db):
             records.change(machine.db, identity, state=CREATED, owner=None, spec=spec)
+            telling.note(machine.db, ending.there(machine, identity), "create")
     except BaseException:
         ending.forget(machine, identity)
         raise
@@ -88,6 +90,7 @@ def rename(machine: Machine, container: Container, name: str) -> None:
     try:
         with writing(machine.db):
             records.change(machine.db, container.id, name=name)
+            telling.note(machine.db, ending.there(machine, container.id), "rename", oldName=f"/{container.name}")
     except sqlite3.IntegrityError:
         taken = records.find(machine.db, name)[0].id
         raise ContainerConflict(
@@ -128,6 +131,7 @@ def start(machine: Machine, identity: str, before: Callable[[Path], T]) -> T:
                     machine.db, identity, state=container.state if container.started_ns else CREATED,
                     error=str(error), exit_code=code, finished_ns=container.finished_ns,
                 )  # fmt: skip
+                telling.note(machine.db, container, "die", exitCode=code)
             raise
 
 
@@ -158,9 +162,14 @@ def _start(machine: Machine, container: Container, before: Callable[[Path], T]) 
             machine.db, container.id, state=RUNNING, process=process, monitor=monitor.read_monitor(bundle),
             started_ns=processes.now_ns(), paused=0, finished_ns=0,
         )  # fmt: skip
+        telling.note(machine.db, container, "start")
     failpoints.reach("start.recorded")
     engine.run("start", container.id)
     failpoints.reach("start.started")
+    if spec.health is not None:
+        from registry.client.runtime import health
+
+        health.watch(machine, ending.there(machine, container.id))
     return result
 
 

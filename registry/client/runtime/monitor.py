@@ -53,10 +53,16 @@ def command(path: str, place: Place, engine: Engine, watch: Watch) -> list[str]:
     words += ["-t"] if watch.tty else []
     words += ["-i"] if watch.stdin else []
     words += ["--leave-stdin-open"] if watch.keep_stdin else []
-    words += ["--exit-command", sys.executable]
-    for word in ("-P", "-c", _MAIN.format(str(_PACKAGE)), "container", "tidy", watch.id, str(watch.round)):
+    first, *rest = own_command("container", "tidy", watch.id, str(watch.round))
+    words += ["--exit-command", first]
+    for word in rest:
         words += ["--exit-command-arg", word]
     return words
+
+
+def own_command(*words: str) -> list[str]:
+    """A call of ourselves, wherever we are installed."""
+    return [sys.executable, "-P", "-c", _MAIN.format(str(_PACKAGE)), *words]
 
 
 def environment(given: Mapping[str, str], place: Place, root: Path) -> dict[str, str]:

@@ -36,7 +36,10 @@ CREATE TABLE IF NOT EXISTS endpoints (
   network TEXT NOT NULL REFERENCES networks, container TEXT NOT NULL REFERENCES containers ON DELETE CASCADE,
   address TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (network, container), UNIQUE (network, address)
   ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS endpoints_of_container ON endpoints (container)
+CREATE INDEX IF NOT EXISTS endpoints_of_container ON endpoints (container);
+CREATE TABLE IF NOT EXISTS health (
+  container TEXT PRIMARY KEY REFERENCES containers ON DELETE CASCADE, round INTEGER NOT NULL,
+  document TEXT NOT NULL) WITHOUT ROWID
 """
 _COLUMNS = (
     "id, name, image_id, spec, created_ns, state, paused, round, owner, process, monitor, started_ns, "
@@ -75,10 +78,7 @@ class Container:
 
 def prepare(db: sqlite3.Connection) -> None:
     """Make the tables that are not there."""
-    if (
-        db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('containers', 'endpoints')").fetchone()[0]
-        < 2
-    ):
+    if db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'health'").fetchone()[0] == 0:
         with writing(db):
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)

@@ -55,6 +55,23 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """How a container's health is asked: `CMD` and words, or `CMD-SHELL` and a line; times in nanoseconds."""
+
+    test: tuple[str, ...]
+    interval_ns: int = 30 * 10**9
+    timeout_ns: int = 30 * 10**9
+    start_period_ns: int = 0
+    retries: int = 3
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command that is executed in the container."""
+        return (*self.shell, *self.test[1:]) if self.test[0] == "CMD-SHELL" else self.test[1:]
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """A container's specification. Sizes are in bytes, 0 or -1 is no limit; all else reads as docker's options."""
 
@@ -110,6 +127,7 @@ class Spec:
     cgroup_parent: str = ""
     oom_score: int = 0
     log_driver: str = "k8s-file"
+    health: Health | None = None
     engine: str = ""
 
     @property
@@ -137,7 +155,14 @@ def from_json(text: str) -> Spec:
             found[name] = tuple(kinds[_LISTS_OF[name]](**each) for each in value)
         elif isinstance(value, list):
             found[name] = tuple(value)
+    if found.get("health"):
+        found["health"] = _health(**found["health"])
     return Spec(**found)
+
+
+def _health(**values: Any) -> Health:
+    lists = {name: tuple(values[name]) for name in ("test", "shell")}
+    return Health(**{**values, **lists})
 
 
 def _mount(**values: Any) -> Mount:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,11 @@ def remains(hythe: Hythe) -> list[str]:
     found += [str(path) for path in (hythe.root / "containers").glob("*") if path.name not in ids]
     found += [str(path) for path in (hythe.root / "trash").glob("*")]
     return found
+
+
+def soon(condition: Callable[[], object]) -> bool:
+    """Wait until something is so; a machine that has much else to do may take its time."""
+    return wait_until(condition, timeout=60)
 
 
 def assert_nothing_is_left(hythe: Hythe) -> None:
