@@ -142,6 +142,7 @@ async def _load(store: Store, archive: Archive, platform: Platform) -> list[str]
             for name in names:
                 await LocalRepository(works, name.name).tag(root, name.tag or Tag("latest"))
                 said.append(f"Loaded image: {name.with_default_tag().familiar(store.default_host)}")
+            store.tell("load", stored.image_id, name=said[-1].partition(": ")[2] if names else stored.image_id)
             if not names:
                 said.append(f"Loaded image ID: {stored.image_id}")
     return said

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from registry.cli import attached, containers, listing, local
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Words
 from registry.client.images.records import writing
-from registry.client.runtime import ending, lifecycle, parse, processes, records, restarting, usage
+from registry.client.runtime import ending, lifecycle, parse, processes, records, restarting, telling, usage
 from registry.client.runtime.errors import ContainerConflict, ContainerUnknown
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.records import RUNNING, Container
@@ -157,6 +157,7 @@ def _again(machine: Machine, container: Container, options: SimpleNamespace) -> 
         raise ContainerConflict("a container that removes itself cannot be restarted; run it again")
     _stop(machine, container, options)
     lifecycle.start(machine, container.id, lambda _: None)
+    telling.tell(machine.db, container, "restart")
 
 
 def kill(words: Sequence[str]) -> int:

@@ -54,7 +54,7 @@ _VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "prune
 _NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {
     "list": "network:ls"
 }
-_SYSTEM = {"df": "usage:run", "info": "doctor:info", "prune": "prune:system"}
+_SYSTEM = {"df": "usage:run", "events": "events:run", "info": "doctor:info", "prune": "prune:system"}
 
 
 def image(words: Sequence[str]) -> int:

@@ -55,6 +55,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "top": ("registry.cli.looking:top", "show the processes of a container"),
     "stats": ("registry.cli.looking:stats", "show what containers take of the machine"),
     "port": ("registry.cli.looking:port", "list published ports"),
+    "events": ("registry.cli.events:run", "show what happens to containers, images, networks and volumes"),
     "diff": ("registry.cli.container_files:diff", "show what a container changed"),
     "export": ("registry.cli.container_files:export", "write a container's files as an archive"),
     "volume": ("registry.cli.groups:volume", "volumes: create, ls, inspect, rm, prune"),

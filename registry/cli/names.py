@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from registry.cli import local
-from registry.client.images import chains, garbage, records
+from registry.client.images import chains, events, garbage, records
 from registry.client.images.errors import ImageConflict, ImageUnknown
 from registry.client.images.records import Image
 from registry.client.images.store import Store
@@ -79,6 +79,7 @@ def _remove(store: Store, text: str, force: bool) -> list[str]:
             return delete(store, image)
         if ":" in name.reference:
             records.remove_digest(store.db, name.repository, name.reference)
+            _note(store, "untag", image)
             left = len(tags) + len(digests) - 1
             said = [f"Untagged: {store.familiar(name.repository)}@{name.reference}"]
         else:
@@ -86,6 +87,7 @@ def _remove(store: Store, text: str, force: bool) -> list[str]:
             if left <= 0 and users:
                 _refuse_use(users, name.repository, name.reference, image, store, force)
             records.remove_tag(store.db, name.repository, name.reference)
+            _note(store, "untag", image)
             said = [f"Untagged: {store.familiar(name.repository)}:{name.reference}"]
             if not any(each.repository == name.repository for each in tags if each != name):
                 said += _remove_digests(store, image, name.repository)
@@ -112,7 +114,14 @@ def delete(store: Store, image: Image) -> list[str]:
         said.append(f"Untagged: {store.familiar(each.repository)}@{each.reference}")
     gone = chains.alone(store.db, image.id)
     records.remove_image(store.db, image.id)
+    for _ in range(len(said)):
+        _note(store, "untag", image)
+    _note(store, "delete", image)
     return [*said, f"Deleted: {image.id}", *(f"Deleted: {chain}" for chain in gone)]
+
+
+def _note(store: Store, action: str, image: Image) -> None:
+    events.note(store.db, "image", action, image.id, {"name": image.id})
 
 
 def _refuse(force: bool, image: Image, why: str) -> None:

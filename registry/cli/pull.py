@@ -85,6 +85,7 @@ async def fetch(
         if stored is None or image is None:
             raise HytheError(f"{name} was removed while it was pulled; pull it again")
         store.note_digest(name.name, root.digest, image, stored.digest)
+        store.tell("pull", name.familiar(store.default_host), name=name.familiar_name(store.default_host))
     if not quiet:
         print(f"Digest: {root.digest}")
         same = before is not None and before.image_id == image.id

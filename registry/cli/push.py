@@ -66,6 +66,8 @@ async def _push(store: Store, options: argparse.Namespace) -> None:
                 image = records.image(store.db, each.image_id)
                 if image is not None:
                     store.note_digest(name.name, root.digest, image, root.digest)
+                familiar = name.familiar_name(store.default_host)
+                store.tell("push", f"{familiar}:{each.reference}", name=familiar)
                 if options.quiet:
                     print(f"{name.name}:{each.reference}")
                 else:

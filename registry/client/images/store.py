@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry.client.images import events, records
 from registry.client.images import place as places
-from registry.client.images import records
 from registry.client.images.errors import ImageUnknown
 from registry.client.images.records import Image, Name
 from registry.oci import image as configs
@@ -124,6 +124,13 @@ class Store:
                 raise ImageUnknown(image.id)
             name = Name(target.name, target.tag or "latest", image.id, source.digest)
             records.set_tag(self.db, name, time.time_ns())
+            shown = f"{target.familiar_name(self.default_host)}:{name.reference}"
+            events.note(self.db, "image", "tag", image.id, {"name": shown})
+
+    def tell(self, action: str, actor: str, **about: str) -> None:
+        """Note what happened to an image, for `events`."""
+        with events.lightly(self.db):
+            events.note(self.db, "image", action, actor, about)
 
     def note_digest(self, repository: str, digest: Digest, image: Image, manifest: Digest) -> None:
         """Remember that *repository* has this image under *digest*, as a pull or push learnt."""

@@ -172,12 +172,12 @@ def signal_to(machine: Machine, container: Container, number: int) -> None:
     """Send a signal to a container's first process."""
     if container.state != RUNNING:
         raise ContainerConflict(f"Container {container.id} is not running")
+    telling.tell(machine.db, container, "kill", signal=number)  # before: its end may be told at once
     try:
         machine.engine_of(container).run("kill", container.id, str(number))
     except ContainerError:
         if processes.is_alive(container.process):
             raise
-    telling.tell(machine.db, container, "kill", signal=number)
 
 
 def stop(machine: Machine, container: Container, seconds: float, number: int) -> None:

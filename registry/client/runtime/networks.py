@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry.client.images import events
 from registry.client.images.records import writing
 from registry.client.runtime import netavark, processes
 from registry.client.runtime.errors import ContainerConflict, ContainerError
@@ -114,6 +115,7 @@ def create(
         try:
             row = (name, identity, made.created_ns, _document(made))
             machine.db.execute("INSERT INTO networks VALUES (?, ?, ?, ?)", row)
+            _note(machine, "create", made)
         except sqlite3.IntegrityError:
             raise ContainerConflict(f"network with name {name} already exists") from None
     return made
@@ -153,6 +155,7 @@ def remove(machine: Machine, network: Network) -> None:
     try:
         with writing(machine.db):
             machine.db.execute("DELETE FROM networks WHERE name = ?", (network.name,))
+            _note(machine, "destroy", network)
     except sqlite3.IntegrityError:
         raise ContainerConflict(
             f"error while removing network: network {network.name} id {network.id} has active endpoints"
@@ -164,6 +167,18 @@ def remove_bridge(network: Network) -> None:
     """Take the bridge away; one that is not there is fine."""
     if os.path.exists(f"/sys/class/net/{network.interface}"):
         subprocess.run(["ip", "link", "delete", network.interface], capture_output=True, check=False)
+
+
+def _note(machine: Machine, action: str, network: Network, **more: str) -> None:
+    about = {**more, "name": network.name, "type": "bridge"}
+    events.note(machine.db, "network", action, network.id, about)
+
+
+def joined(machine: Machine, container: Container) -> list[Network]:
+    """The networks that a container has an address in."""
+    rows = machine.db.execute("SELECT network FROM endpoints WHERE container = ?", (container.id,))
+    names = {row[0] for row in rows}
+    return [each for each in every(machine.db) if each.name in names] if names else []
 
 
 def endpoints(machine: Machine, network: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -199,6 +214,7 @@ def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
             "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?, ?)",
             (network.name, container.id, address, json.dumps(document)),
         )
+        _note(machine, "connect", network, container=container.id)
     return netavark.plan(container.id, aliases(container), network, address, mac, ports)
 
 
@@ -298,6 +314,8 @@ def release(machine: Machine, container: Container, bundle: Path) -> None:
         _leave(machine, container, document, bundle)
         kept.unlink(missing_ok=True)
     with writing(machine.db):
+        for each in joined(machine, container):
+            _note(machine, "disconnect", each, container=container.id)
         machine.db.execute("DELETE FROM endpoints WHERE container = ?", (container.id,))
     if bridge := _bridge_of(container, machine):
         with netavark.one_at_a_time():

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from registry.client.images import events
 from registry.client.images import place as places
 from registry.client.images.records import writing
 from registry.client.runtime import processes, records
@@ -52,7 +53,9 @@ def create(
     name = check_name(name) if name else secrets.token_hex(32)
     machine.place.volume(name).mkdir(mode=0o755, parents=True, exist_ok=True)
     with writing(machine.db):
-        records.add_volume(machine.db, Volume(name, processes.now_ns(), json.dumps(dict(labels or {})), anonymous))
+        row = Volume(name, processes.now_ns(), json.dumps(dict(labels or {})), anonymous)
+        if records.add_volume(machine.db, row):
+            events.note(machine.db, "volume", "create", name, {"driver": "local"})
     return name
 
 
@@ -91,6 +94,7 @@ def remove(machine: Machine, name: str) -> None:
     try:
         with writing(machine.db):
             records.remove_volume(machine.db, name)
+            events.note(machine.db, "volume", "destroy", name, {"driver": "local"})
     except sqlite3.IntegrityError:
         users = ", ".join(records.volume_users(machine.db, name))
         raise ContainerConflict(f"remove {name}: volume is in use - [{users}]") from None
