@@ -12,16 +12,24 @@ from registry.client.runtime import parse
 from registry.client.runtime.errors import OptionInvalid
 from registry.client.runtime.spec import Mount, Spec
 
+LIMITS = (
+    Flag("cpu-shares", "c", INT, "CPU shares (relative weight)", 0),
+    Flag("cpus", "", TEXT, "Number of CPUs", ""),
+    Flag("cpuset-cpus", "", TEXT, "CPUs in which to allow execution (0-3, 0,1)", ""),
+    Flag("memory", "m", TEXT, "Memory limit", ""),
+    Flag("memory-reservation", "", TEXT, "Memory soft limit", ""),
+    Flag("memory-swap", "", TEXT, "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", ""),
+    Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)", 0),
+    Flag("restart", "", TEXT, "Restart policy to apply when a container exits", "no"),
+)
 FLAGS = (
+    *LIMITS,
     Flag("add-host", "", LIST, "Add a custom host-to-IP mapping (host:ip)"),
     Flag("attach", "a", LIST, "Attach to STDIN, STDOUT or STDERR"),
     Flag("cap-add", "", LIST, "Add Linux capabilities"),
     Flag("cap-drop", "", LIST, "Drop Linux capabilities"),
     Flag("cgroup-parent", "", TEXT, "Optional parent cgroup for the container", ""),
     Flag("cidfile", "", TEXT, "Write the container ID to the file", ""),
-    Flag("cpu-shares", "c", INT, "CPU shares (relative weight)", 0),
-    Flag("cpus", "", TEXT, "Number of CPUs", ""),
-    Flag("cpuset-cpus", "", TEXT, "CPUs in which to allow execution (0-3, 0,1)", ""),
     Flag("device", "", LIST, "Add a host device to the container"),
     Flag("dns", "", LIST, "Set custom DNS servers"),
     Flag("dns-search", "", LIST, "Set custom DNS search domains"),
@@ -41,9 +49,6 @@ FLAGS = (
     Flag("label", "l", LIST, "Set meta data on a container"),
     Flag("label-file", "", LIST, "Read in a line delimited file of labels"),
     Flag("log-driver", "", TEXT, "Logging driver for the container (k8s-file or none)", "k8s-file"),
-    Flag("memory", "m", TEXT, "Memory limit", ""),
-    Flag("memory-reservation", "", TEXT, "Memory soft limit", ""),
-    Flag("memory-swap", "", TEXT, "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", ""),
     Flag("mount", "", LIST, "Attach a filesystem mount to the container"),
     Flag("name", "", TEXT, "Assign a name to the container", ""),
     Flag("net", "", TEXT, "", ""),
@@ -51,7 +56,6 @@ FLAGS = (
     Flag("network-alias", "", LIST, "Add network-scoped alias for the container"),
     Flag("oom-score-adj", "", INT, "Tune host's OOM preferences (-1000 to 1000)", 0),
     Flag("pid", "", TEXT, "PID namespace to use", ""),
-    Flag("pids-limit", "", INT, "Tune container pids limit (set -1 for unlimited)", 0),
     Flag("platform", "", TEXT, "Set platform if server is multi-platform capable", ""),
     Flag("privileged", "", BOOL, "Give extended privileges to this container"),
     Flag("publish", "p", LIST, "Publish a container's port(s) to the host"),
@@ -59,7 +63,6 @@ FLAGS = (
     Flag("pull", "", TEXT, 'Pull image before running ("always"|"missing"|"never")', "missing"),
     Flag("quiet", "q", BOOL, "Suppress the pull output"),
     Flag("read-only", "", BOOL, "Mount the container's root filesystem as read only"),
-    Flag("restart", "", TEXT, "Restart policy to apply when a container exits", "no"),
     Flag("rm", "", BOOL, "Automatically remove the container when it exits"),
     Flag("runtime", "", TEXT, "", ""),
     Flag("security-opt", "", LIST, "Security Options"),
@@ -146,7 +149,8 @@ def specification(
         log_driver=_log_driver(options.log_driver),
         health=health_options.health(options, config),
         engine=options.engine or options.runtime,
-        **_limits(options),
+        shm_size=parse.size(options.shm_size) if options.shm_size else Spec("").shm_size,
+        **limits(options),
     )
 
 
@@ -201,12 +205,13 @@ def _log_driver(text: str) -> str:
     return "none" if text == "none" else "k8s-file"
 
 
-def _limits(options: SimpleNamespace) -> dict[str, Any]:
+def limits(options: SimpleNamespace, alone: bool = True) -> dict[str, Any]:
+    """What of the machine it may take; not *alone*, it adds to what is set. Raises OptionInvalid."""
     memory = parse.size(options.memory) if options.memory else 0
     swap = parse.size(options.memory_swap) if options.memory_swap else 0
     if 0 < memory < 6 << 20:
         raise OptionInvalid("Minimum memory limit allowed is 6MB")
-    if swap > 0 and not memory:
+    if alone and swap > 0 and not memory:
         raise OptionInvalid("You should always set the Memory limit when using Memoryswap limit, see usage")
     if 0 < swap < memory:
         raise OptionInvalid("Minimum memoryswap limit should be larger than memory limit, see usage")
@@ -218,5 +223,4 @@ def _limits(options: SimpleNamespace) -> dict[str, Any]:
         "cpu_shares": options.cpu_shares,
         "cpuset": options.cpuset_cpus,
         "pids_limit": options.pids_limit,
-        **({"shm_size": parse.size(options.shm_size)} if options.shm_size else {}),
     }

@@ -96,6 +96,7 @@ class Words:
         shown = [flag for flag in self.flags if flag.help]
         if shown:
             print("\nOptions:")
+        shown.sort(key=lambda flag: flag.name)
         names = [
             f"{f'-{flag.letter}, ' if flag.letter else '    '}--{flag.name}{f' {flag.kind}' if flag.kind else ''}"
             for flag in shown

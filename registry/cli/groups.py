@@ -47,6 +47,7 @@ _CONTAINER = {
     "tidy": "called:tidy",
     "top": "looking:top",
     "unpause": "control:unpause",
+    "update": "update:run",
     "wait": "control:wait",
     "watch": "called:watch",
 }

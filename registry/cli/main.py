@@ -49,6 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "attach": ("registry.cli.control:attach", "join a running container's input and output"),
     "rename": ("registry.cli.control:rename", "rename a container"),
     "rm": ("registry.cli.control:remove", "remove containers"),
+    "update": ("registry.cli.update:run", "change the limits and restart policy of containers"),
     "ps": ("registry.cli.ps:run", "list containers"),
     "logs": ("registry.cli.logs:run", "show what a container has said"),
     "exec": ("registry.cli.exec:run", "run a command in a running container"),

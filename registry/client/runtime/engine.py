@@ -94,10 +94,15 @@ def find(wanted: str, root: Path) -> Engine:
     raise Missing("containers need runc or crun: apt-get install runc")
 
 
+def complaint(text: str) -> str:
+    """What the engine complains of, out of its log lines."""
+    found = _MESSAGE.findall(text)
+    return found[-1].replace('\\"', '"') if found else text.strip().splitlines()[-1] if text.strip() else text
+
+
 def failure(text: str) -> ContainerError:
     """The engine's complaint, as the error whose exit status docker gives."""
-    found = _MESSAGE.findall(text)
-    message = found[-1].replace('\\"', '"') if found else text.strip().splitlines()[-1] if text.strip() else text
+    message = complaint(text)
     kind = ContainerError
     if "exec" in message or "stat " in message:
         if any(words in message for words in _NOT_EXECUTABLE):
