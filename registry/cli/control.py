@@ -30,7 +30,16 @@ _START = Words(
         _KEYS,
     ),
 )
-_STOP = Words("stop", _MANY, "Stop one or more running containers", (_TIME, _SIGNAL), least=1)
+_STOP = Words(
+    "stop",
+    _MANY,
+    "Stop one or more running containers",
+    (
+        _TIME,
+        _SIGNAL,
+        Flag("all-restarting", "", BOOL, "Stop those with a restart policy, until the machine starts again"),
+    ),
+)
 _RESTART = Words("restart", _MANY, "Restart one or more containers", (_TIME, _SIGNAL), least=1)
 _KILL = Words(
     "kill",
@@ -126,19 +135,23 @@ def _begin(machine: Machine, container: Container) -> None:
 
 def stop(words: Sequence[str]) -> int:
     """Run `stop` and return its exit status."""
-    return containers.execute(
-        _STOP,
-        words,
-        lambda machine, options: containers.each(
-            machine, options.words, lambda each: _stop(machine, each, options)
-        ),
-    )
+    return containers.execute(_STOP, words, _stop_all)
 
 
-def _stop(machine: Machine, container: Container, options: SimpleNamespace) -> None:
+def _stop_all(machine: Machine, options: SimpleNamespace) -> int:
+    names = options.words
+    if options.all_restarting:
+        names = [each.name for each in machine.every() if each.state == RUNNING and each.spec.restart != "no"]
+    elif not names:
+        _STOP.refuse('"hythe stop" requires at least 1 argument.', True)
+    wanted = 2 if options.all_restarting else 1
+    return containers.each(machine, names, lambda each: _stop(machine, each, options, wanted))
+
+
+def _stop(machine: Machine, container: Container, options: SimpleNamespace, stopped: int = 1) -> None:
     seconds = container.spec.stop_timeout if options.time is None else options.time
     number = parse.signal_number(options.signal or container.spec.stop_signal)
-    ending.stop(machine, container, seconds, number)
+    ending.stop(machine, container, seconds, number, stopped)
 
 
 def restart(words: Sequence[str]) -> int:

@@ -59,6 +59,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "events": ("registry.cli.events:run", "show what happens to containers, images, networks and volumes"),
     "diff": ("registry.cli.container_files:diff", "show what a container changed"),
     "export": ("registry.cli.container_files:export", "write a container's files as an archive"),
+    "generate-unit": ("registry.cli.unit:run", "print a systemd unit for restart policies after a boot"),
     "volume": ("registry.cli.groups:volume", "volumes: create, ls, inspect, rm, prune"),
     "network": ("registry.cli.groups:network", "networks: create, ls, inspect, rm, prune"),
     "info": ("registry.cli.doctor:info", "show what containers run with here"),

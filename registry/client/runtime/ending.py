@@ -180,10 +180,13 @@ def signal_to(machine: Machine, container: Container, number: int) -> None:
             raise
 
 
-def stop(machine: Machine, container: Container, seconds: float, number: int) -> None:
-    """End a container with a signal, and with SIGKILL when it takes longer than *seconds* (below 0: for ever)."""
+def stop(machine: Machine, container: Container, seconds: float, number: int, stopped: int = 1) -> None:
+    """End a container with a signal, and with SIGKILL when it takes longer than *seconds* (below 0: for ever).
+
+    *stopped* is 2 when the machine stops: then it comes back with it.
+    """
     with writing(machine.db):  # also of one that has ended: its restart may be waiting
-        records.change(machine.db, container.id, stopped=1)
+        records.change(machine.db, container.id, stopped=stopped)
     if container.state != RUNNING or container.process is None:
         return
     if container.paused:

@@ -54,7 +54,10 @@ CREATING, CREATED, STARTING, RUNNING, EXITED, REMOVING = (
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as it was recorded. `round` counts its starts; `stopped` says that somebody wanted its end."""
+    """A container as it was recorded. `round` counts its starts.
+
+    `stopped` is 1 when somebody wanted its end, 2 when the machine was stopped.
+    """
 
     id: str
     name: str
@@ -72,7 +75,7 @@ class Container:
     exit_code: int
     oom: bool
     error: str
-    stopped: bool
+    stopped: int
     restarts: int
 
 
@@ -98,7 +101,7 @@ def _process(text: str) -> Process | None:
 def _container(row: Sequence[Any]) -> Container:
     return Container(
         row[0], row[1], row[2], from_json(row[3]), row[4], row[5], bool(row[6]), row[7], _process(row[8]),
-        _process(row[9]), _process(row[10]), row[11], row[12], row[13], bool(row[14]), row[15], bool(row[16]),
+        _process(row[9]), _process(row[10]), row[11], row[12], row[13], bool(row[14]), row[15], row[16],
         row[17],
     )  # fmt: skip
 

@@ -70,5 +70,5 @@ def due(machine: Machine) -> list[Container]:
         each
         for each in reversed(found)
         if each.spec.restart == "always"
-        or (not each.stopped and (each.spec.restart != "on-failure" or each.exit_code))
+        or (each.stopped != 1 and (each.spec.restart != "on-failure" or each.exit_code))
     ]
