@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from registry.cli import local, whole
+from registry.cli import image_changes, local, whole
 from registry.cli.places import replacing
 from registry.client.images import author, records
 from registry.client.images.ingest import Works
@@ -167,10 +166,6 @@ def _name(text: str, store: Store) -> ImageName | None:
 
 # --- import
 
-_LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint", "ONBUILD": "OnBuild"}
-_TEXTS = {"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}
-_SETS = {"EXPOSE": "ExposedPorts", "VOLUME": "Volumes"}
-
 
 def import_(words: Sequence[str]) -> int:
     """Run `import` and return its exit status."""
@@ -210,7 +205,7 @@ def _configuration(message: str, source: str, platform: Platform, changes: Seque
     comment = message or f"Imported from {source}"
     config: dict[str, Any] = {}
     for change in changes:
-        _change(config, change)
+        image_changes.apply(config, change)
     return {
         "created": created,
         "architecture": platform.architecture,
@@ -219,36 +214,3 @@ def _configuration(message: str, source: str, platform: Platform, changes: Seque
         "config": config,
         "history": [{"created": created, "comment": comment}],
     }
-
-
-def _change(config: dict[str, Any], text: str) -> None:
-    word, _, rest = text.strip().partition(" ")
-    word, rest = word.upper(), rest.strip()
-    if not rest:
-        raise HytheError(f"{text!r} is no change: {word} takes a value")
-    if word in _LISTS:
-        config[_LISTS[word]] = _words(rest)
-    elif word in _TEXTS:
-        config[_TEXTS[word]] = rest
-    elif word in _SETS:
-        values = json.loads(rest) if rest.startswith("[") else rest.split()
-        suffix = "/tcp" if word == "EXPOSE" else ""
-        config[_SETS[word]] = {each if "/" in each else each + suffix: {} for each in values}
-    elif word == "ENV":
-        key, equals, value = rest.partition("=")
-        key, value = (key, value) if equals else (rest.partition(" ")[0], rest.partition(" ")[2])
-        config.setdefault("Env", []).append(f"{key}={value.strip()}")
-    elif word == "LABEL":
-        key, _, value = rest.partition("=")
-        config.setdefault("Labels", {})[key.strip('"')] = value.strip('"')
-    else:
-        raise HytheError(f"{word} is not a valid change command")
-
-
-def _words(rest: str) -> list[str]:
-    if rest.startswith("["):
-        with contextlib.suppress(ValueError):
-            found = json.loads(rest)
-            if isinstance(found, list) and all(isinstance(each, str) for each in found):
-                return found
-    return ["/bin/sh", "-c", rest]

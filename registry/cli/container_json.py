@@ -88,7 +88,8 @@ def _health(machine: Machine, container: Container) -> dict[str, Any]:
     return {"Health": {"Status": state.status, "FailingStreak": state.streak, "Log": log}}
 
 
-def _healthcheck(spec: Spec) -> dict[str, Any]:
+def healthcheck(spec: Spec) -> dict[str, Any]:
+    """The health check as configurations of containers and images have it; nothing without one."""
     check = spec.health
     if check is None:
         return {}
@@ -210,7 +211,7 @@ def _config(container: Container) -> dict[str, Any]:
         "StdinOnce": spec.stdin_once,
         "Env": list(spec.env),
         "Cmd": list(spec.command) or None,
-        **_healthcheck(spec),
+        **healthcheck(spec),
         "Image": spec.image,
         "Volumes": {mount.target: {} for mount in spec.mounts if mount.anonymous} or None,
         "WorkingDir": spec.workdir,

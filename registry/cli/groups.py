@@ -22,6 +22,7 @@ _IMAGE = {
 }
 _CONTAINER = {
     "attach": "control:attach",
+    "commit": "commit:run",
     "cp": "container_files:copy",
     "create": "run:create",
     "diff": "container_files:diff",

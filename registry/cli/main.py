@@ -57,6 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "stats": ("registry.cli.looking:stats", "show what containers take of the machine"),
     "port": ("registry.cli.looking:port", "list published ports"),
     "events": ("registry.cli.events:run", "show what happens to containers, images, networks and volumes"),
+    "commit": ("registry.cli.commit:run", "make an image of a container"),
     "diff": ("registry.cli.container_files:diff", "show what a container changed"),
     "export": ("registry.cli.container_files:export", "write a container's files as an archive"),
     "generate-unit": ("registry.cli.unit:run", "print a systemd unit for restart policies after a boot"),

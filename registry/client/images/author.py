@@ -30,6 +30,23 @@ _LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
+class Flavour:
+    """The media types of a family of documents."""
+
+    manifest: str
+    config: str
+    layer: str
+
+
+OCI = Flavour(media.OCI_MANIFEST, OCI_CONFIG, OCI_LAYER_GZIP)
+DOCKER = Flavour(
+    media.DOCKER_MANIFEST,
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Packed:
     """A compressed layer in a file."""
 
@@ -91,20 +108,51 @@ async def make(
     finally:
         for layer in layers:
             places.discard(works.place, layer.path)
-    config = {**config, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}}
+    diff_ids = [layer.diff_id for layer in layers]
+    return await _put(target, config, [_document(layer.descriptor) for layer in layers], diff_ids, OCI, tag)
+
+
+async def extend(
+    works: Works, name: str, base: Descriptor, config: dict[str, Any], layer: Packed | None, tag: Tag | None = None
+) -> Descriptor:
+    """An image of another one's layers and, above them, one more; *config* gets its diff ids, as in `make`."""
+    target = LocalRepository(works, name)
+    below = json.loads(works.place.blob(base.digest).read_bytes())
+    under = json.loads(works.place.blob(Digest.parse(below["config"]["digest"])).read_bytes())
+    flavour = DOCKER if base.media_type == media.DOCKER_MANIFEST else OCI
+    layers, diff_ids = list(below["layers"]), list(under["rootfs"]["diff_ids"])
+    if layer is not None:
+        try:
+            await target.push(layer.descriptor, layer.read())
+        finally:
+            places.discard(works.place, layer.path)
+        layers.append({**_document(layer.descriptor), "mediaType": flavour.layer})
+        diff_ids.append(layer.diff_id)
+    return await _put(target, config, layers, diff_ids, flavour, tag)
+
+
+async def _put(
+    target: LocalRepository,
+    config: dict[str, Any],
+    layers: list[dict[str, Any]],
+    diff_ids: list[Digest],
+    flavour: Flavour,
+    tag: Tag | None,
+) -> Descriptor:
+    config = {**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     data = json.dumps(config, separators=(",", ":")).encode()
-    described = describe(data, OCI_CONFIG)
+    described = describe(data, flavour.config)
     await target.push(described, from_bytes(data))
     manifest = json.dumps(
         {
             "schemaVersion": 2,
-            "mediaType": media.OCI_MANIFEST,
+            "mediaType": flavour.manifest,
             "config": _document(described),
-            "layers": [_document(layer.descriptor) for layer in layers],
+            "layers": layers,
         },
         separators=(",", ":"),
     ).encode()
-    root = describe(manifest, media.OCI_MANIFEST)
+    root = describe(manifest, flavour.manifest)
     await target.push(root, from_bytes(manifest), tag)
     return root
 
