@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from registry.cli import attached, containers, listing, local
-from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Words
+from registry.cli import attached, containers, local
+from registry.cli.flags import BOOL, INT, TEXT, Flag, Words
 from registry.client.images.records import writing
-from registry.client.runtime import ending, lifecycle, parse, processes, records, restarting, telling, usage
+from registry.client.runtime import ending, lifecycle, parse, processes, records, restarting, telling
 from registry.client.runtime.errors import ContainerConflict, ContainerUnknown
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.records import RUNNING, Container
@@ -84,17 +83,6 @@ _RM = Words(
         Flag("link", "l", BOOL),
     ),
     least=1,
-)
-_PRUNE = Words(
-    "container prune",
-    "[OPTIONS]",
-    "Remove all stopped containers",
-    (
-        Flag("force", "f", BOOL, "Do not prompt for confirmation"),
-        Flag("filter", "", LIST, 'Provide filter values (e.g. "until=<timestamp>")'),
-    ),
-    0,
-    0,
 )
 
 
@@ -291,28 +279,3 @@ def _remove(machine: Machine, options: SimpleNamespace) -> int:
             if not (options.force and isinstance(error, ContainerUnknown)):
                 status = 1
     return status
-
-
-def prune(words: Sequence[str]) -> int:
-    """Run `container prune` and return its exit status."""
-    return containers.execute(_PRUNE, words, _prune)
-
-
-def _prune(machine: Machine, options: SimpleNamespace) -> int:
-    from registry.cli.container_filters import Filters
-
-    wanted = Filters(machine, options.filter, ("until", "label", "label!"))
-    if not options.force and not local.confirmed("WARNING! This will remove all stopped containers."):
-        return 0
-    removed, freed = [], 0
-    for container in machine.every():
-        if container.state in (records.CREATED, records.EXITED) and wanted.matches(container):
-            size = usage.written_bytes(machine, container)
-            with contextlib.suppress(ContainerConflict, ContainerUnknown):  # another command is at it
-                lifecycle.remove(machine, container)
-                removed.append(container.id)
-                freed += size
-    if removed:
-        print("Deleted Containers:", *removed, "", sep="\n")
-    print(f"Total reclaimed space: {listing.size(freed)}")
-    return 0

@@ -35,7 +35,7 @@ _CONTAINER = {
     "ls": "ps:run",
     "pause": "control:pause",
     "port": "looking:port",
-    "prune": "control:prune",
+    "prune": "prune:containers",
     "ps": "ps:run",
     "remove": "control:remove",
     "rename": "control:rename",
@@ -52,9 +52,13 @@ _CONTAINER = {
     "wait": "control:wait",
     "watch": "called:watch",
 }
-_VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {"list": "volume:ls"}
-_NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "prune", "rm")} | {
-    "list": "network:ls"
+_VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "rm")} | {
+    "list": "volume:ls",
+    "prune": "prune:volumes",
+}
+_NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "rm")} | {
+    "list": "network:ls",
+    "prune": "prune:networks",
 }
 _SYSTEM = {"df": "usage:run", "events": "events:run", "info": "doctor:info", "prune": "prune:system"}
 

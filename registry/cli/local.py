@@ -7,11 +7,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.client.images import records
 from registry.client.images.store import Store
 from registry.oci.errors import HytheError
 from registry.oci.reference import DOCKER_HUB
+
+if TYPE_CHECKING:
+    from registry.client.runtime.machine import Machine
 
 
 def store_root(environment: Mapping[str, str]) -> Path:
@@ -77,6 +81,16 @@ def _become_root(root: Path, needed: bool, telling: bool) -> None:
         os.environ.update(HYTHE_CLIENT_ROOT=str(root), HYTHE_RUN_ROOT=str(run))
     if telling and warning:
         print(f"hythe: warning: {warning}", file=sys.stderr)
+
+
+def machine(store: Store) -> Machine | None:
+    """The containers of a store; None where there were never any, or they are not this user's to touch."""
+    there = store.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'containers'").fetchone()
+    if there is None or os.geteuid() != 0:
+        return None
+    from registry.client.runtime.machine import Machine
+
+    return Machine(store, os.environ)
 
 
 def complain(error: object) -> None:

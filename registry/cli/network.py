@@ -51,14 +51,6 @@ _INSPECT = Words(
 _RM = Words(
     "network rm", "NETWORK [NETWORK...]", "Remove one or more networks", (Flag("force", "f", BOOL, ""),), least=1
 )
-_PRUNE = Words(
-    "network prune",
-    "[OPTIONS]",
-    "Remove all unused networks",
-    (Flag("force", "f", BOOL, "Do not prompt for confirmation"),),
-    0,
-    0,
-)
 _HEADINGS = {"Driver": "DRIVER", "ID": "NETWORK ID", "Name": "NAME", "Scope": "SCOPE"}
 _TABLE = "table {{.ID}}\\t{{.Name}}\\t{{.Driver}}\\t{{.Scope}}"
 
@@ -181,24 +173,3 @@ def _rm(machine: Machine, options: SimpleNamespace) -> int:
             local.complain(error)
             status = 1
     return status
-
-
-def prune(words: Sequence[str]) -> int:
-    """Run `network prune` and return its exit status."""
-    return containers.execute(_PRUNE, words, _prune)
-
-
-def _prune(machine: Machine, options: SimpleNamespace) -> int:
-    if not options.force and not local.confirmed(
-        "WARNING! This will remove all custom networks not used by at least one container."
-    ):
-        return 0
-    wanted = {each.spec.network for each in machine.every()}
-    removed = []
-    for each in networks.every(machine.db):
-        if each.name not in (*wanted, networks.DEFAULT) and not networks.endpoints(machine, each.name):
-            networks.remove(machine, each)
-            removed.append(each.name)
-    if removed:
-        print("Deleted Networks:", *removed, "", sep="\n")
-    return 0

@@ -67,24 +67,30 @@ def _run(machine: Machine, options: SimpleNamespace) -> int:
         and wanted.matches(each)
     ]
     found = found[:count] if count >= 0 else found
-    names = _image_names(machine)
+    names = image_names(machine)
     format = options.format if options.format not in ("", "table") else _TABLE
     if options.quiet and not options.format:
         format = "{{.ID}}"
     elif options.size and format == _TABLE:
         format += "\\t{{.Size}}"
     sized = options.size or ".Size" in format
-    listing.show([_row(machine, each, names, options.no_trunc, sized) for each in found], format, _HEADINGS)
+    listing.show([row(machine, each, names, options.no_trunc, sized) for each in found], format, _HEADINGS)
     return 0
 
 
-def _image_names(machine: Machine) -> dict[tuple[str, str], str]:
+def image_names(machine: Machine) -> dict[tuple[str, str], str]:
+    """The image that each repository and tag means now."""
     return {(name.repository, name.reference): name.image_id for name in images.tags(machine.db)}
 
 
-def _row(
-    machine: Machine, container: Container, names: dict[tuple[str, str], str], whole: bool, sized: bool
+def row(
+    machine: Machine,
+    container: Container,
+    names: dict[tuple[str, str], str],
+    whole: bool = False,
+    sized: bool = False,
 ) -> dict[str, str]:
+    """A container's line: a text for each heading; the size, which takes a walk, only when it is *sized*."""
     spec = container.spec
     created = container.created_ns / 1e9
     volumes = [mount for mount in spec.mounts if mount.kind == "volume"]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from registry.cli import listing, local
 from registry.cli.images import HEADINGS, every_line, row
 from registry.client.images import records
 from registry.client.images.store import Store
+
+if TYPE_CHECKING:
+    from registry.client.runtime.machine import Machine
 
 _HEADINGS = {
     "Type": "TYPE",
@@ -32,23 +36,24 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="each image")
     options = parser.parse_args(words)
     with local.opened() as store:
-        rows = [_images(store), *_nothing_yet()]
-        found = _each_image(store) if options.verbose else []
-    if options.verbose and not options.format:
-        _verbose(found)
-    else:
-        listing.show(rows, options.format or _TABLE, _HEADINGS)
+        machine = local.machine(store)
+        if options.verbose and not options.format:
+            _verbose(store, machine)
+        else:
+            rows = [_images(store), _containers(machine), _volumes(machine), _row("Build Cache")]
+            listing.show(rows, options.format or _TABLE, _HEADINGS)
     return 0
 
 
-def _verbose(found: list[dict[str, str]]) -> None:
-    """Docker's tables, of which only that of images has rows."""
+def _verbose(store: Store, machine: Machine | None) -> None:
+    """Docker's tables."""
     print("Images space usage:\n")
-    listing.show(found, _IMAGES, HEADINGS)
+    listing.show(_each_image(store), _IMAGES, HEADINGS)
     print("\nContainers space usage:\n")
-    listing.columns([["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]])
+    titles = ["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"]
+    listing.columns([titles, *(_each_container(machine) if machine else ())])
     print("\nLocal Volumes space usage:\n")
-    listing.columns([["VOLUME NAME", "LINKS", "SIZE"]])
+    listing.columns([["VOLUME NAME", "LINKS", "SIZE"], *(_each_volume(machine) if machine else ())])
     print("\nBuild cache usage: 0B\n")
     listing.columns([["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]])
 
@@ -75,16 +80,65 @@ def _images(store: Store) -> dict[str, str]:
     used = [image for image in images if records.users(store.db, image.id)]
     total = records.layers_bytes(store.db, None)
     kept = records.layers_bytes(store.db, [image.id for image in used])
-    share = f" ({100 * (total - kept) // total}%)" if total else ""
+    return _row("Images", len(images), len(used), total, total - kept)
+
+
+def _row(kind: str, count: int = 0, active: int = 0, total: int = 0, free: int = 0) -> dict[str, str]:
+    share = f" ({100 * free // total}%)" if total else ""
     return {
-        "Type": "Images",
-        "TotalCount": str(len(images)),
-        "Active": str(len(used)),
+        "Type": kind,
+        "TotalCount": str(count),
+        "Active": str(active),
         "Size": listing.size(total),
-        "Reclaimable": listing.size(total - kept) + share,
+        "Reclaimable": listing.size(free) + share,
     }
 
 
-def _nothing_yet() -> list[dict[str, str]]:
-    empty = {"TotalCount": "0", "Active": "0", "Size": "0B", "Reclaimable": "0B"}
-    return [{"Type": name, **empty} for name in ("Containers", "Local Volumes", "Build Cache")]
+# --- containers and volumes
+
+
+def _containers(machine: Machine | None) -> dict[str, str]:
+    if machine is None:
+        return _row("Containers")
+    from registry.client.runtime import usage
+    from registry.client.runtime.records import RUNNING
+
+    sizes = [(each.state == RUNNING, usage.written_bytes(machine, each)) for each in machine.every()]
+    free = sum(size_bytes for running, size_bytes in sizes if not running)
+    active = sum(running for running, _ in sizes)
+    return _row("Containers", len(sizes), active, sum(size_bytes for _, size_bytes in sizes), free)
+
+
+def _volumes(machine: Machine | None) -> dict[str, str]:
+    found = [] if machine is None else _sized_volumes(machine)
+    free = sum(size_bytes for _, links, size_bytes in found if not links)
+    active = sum(bool(links) for _, links, _ in found)
+    return _row("Local Volumes", len(found), active, sum(size_bytes for _, _, size_bytes in found), free)
+
+
+def _sized_volumes(machine: Machine) -> list[tuple[str, int, int]]:
+    """Name, the number of containers that have it, and bytes of each volume."""
+    from registry.client.runtime import records as containers
+    from registry.client.runtime import volumes
+
+    return [
+        (each.name, len(containers.volume_users(machine.db, each.name)), volumes.size(machine, each.name))
+        for each in containers.volumes(machine.db)
+    ]
+
+
+def _each_volume(machine: Machine) -> list[list[str]]:
+    return [[name, str(links), listing.size(size_bytes)] for name, links, size_bytes in _sized_volumes(machine)]
+
+
+def _each_container(machine: Machine) -> list[list[str]]:
+    from registry.cli import ps
+    from registry.client.runtime import usage
+
+    titles = ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names")
+    found = []
+    for each in machine.every():
+        size_bytes = usage.written_bytes(machine, each)
+        row = ps.row(machine, each, ps.image_names(machine)) | {"Size": listing.size(size_bytes)}
+        found.append([row[title] for title in titles])
+    return found

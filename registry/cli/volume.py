@@ -53,18 +53,6 @@ _RM = Words(
     (Flag("force", "f", BOOL, "Force the removal of one or more volumes"),),
     least=1,
 )
-_PRUNE = Words(
-    "volume prune",
-    "[OPTIONS]",
-    "Remove all unused local volumes",
-    (
-        Flag("all", "a", BOOL, "Remove all unused volumes, not just anonymous ones"),
-        Flag("force", "f", BOOL, "Do not prompt for confirmation"),
-        Flag("filter", "", LIST, ""),
-    ),
-    0,
-    0,
-)
 _HEADINGS = {
     "Driver": "DRIVER",
     "Name": "VOLUME NAME",
@@ -83,7 +71,7 @@ def _create(machine: Machine, options: SimpleNamespace) -> int:
     if options.driver != "local" or options.opt:
         raise HytheError("volumes are directories here: there is the driver local, and it takes no options")
     name = options.words[0] if options.words else options.name
-    print(volumes.create(machine, name, parse.labels(options.label)))
+    print(volumes.create(machine, name, parse.labels(options.label), anonymous=not name))
     return 0
 
 
@@ -169,23 +157,3 @@ def _rm(machine: Machine, options: SimpleNamespace) -> int:
             local.complain(error)
             status = 1
     return status
-
-
-def prune(words: Sequence[str]) -> int:
-    """Run `volume prune` and return its exit status."""
-    return containers.execute(_PRUNE, words, _prune)
-
-
-def _prune(machine: Machine, options: SimpleNamespace) -> int:
-    which = "all local volumes" if options.all else "anonymous local volumes"
-    if not options.force and not local.confirmed(
-        f"WARNING! This will remove {which} not used by at least one container."
-    ):
-        return 0
-    found = [each.name for each in records.volumes(machine.db) if options.all or each.anonymous]
-    sizes = {name: volumes.size(machine, name) for name in found}
-    removed = volumes.remove_unused(machine, found)
-    if removed:
-        print("Deleted Volumes:", *removed, "", sep="\n")
-    print(f"Total reclaimed space: {listing.size(sum(sizes[name] for name in removed))}")
-    return 0

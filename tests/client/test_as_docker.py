@@ -116,7 +116,9 @@ def test_removed_layers_are_named_by_their_chain_as_docker_names_them(hythe: Hyt
 
 def test_prune_has_all_of_dockers_forms(hythe: Hythe, tmp_path: Path) -> None:
     loaded(hythe, tmp_path, one=small("one", labels={"keep": "yes"}), two=small("two"))
-    assert hythe.fed(b"n\n", "system", "prune").startswith("WARNING! This will remove:\n  - all dangling images\n")
+    asked = hythe.fed(b"n\n", "system", "prune")
+    assert asked.startswith("WARNING! This will remove:\n  - all stopped containers\n")
+    assert "\n  - all dangling images\n" in asked
     assert "all images without at least one container" in hythe.fed(b"", "image", "prune", "--all")
     assert hythe("system", "prune", "-f") == "Total reclaimed space: 0B\n"
     said = hythe.fed(b"y\n", "image", "prune", "-a", "--filter", "label!=keep")

@@ -195,6 +195,11 @@ def is_bridge(spec: Spec) -> bool:
     return spec.network not in ("host", "none") and not spec.network.startswith("container:")
 
 
+def wanted_by(spec: Spec) -> list[str]:
+    """The networks that a container is to be in when it runs."""
+    return [spec.network] if is_bridge(spec) else []
+
+
 def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
     """Reserve an address and ports for a start; the document for netavark, or None."""
     spec = container.spec
