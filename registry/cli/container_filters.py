@@ -104,7 +104,7 @@ class Filters:
             "status": lambda: state_of(container) == value,
             "exited": lambda: container.state == records.EXITED and str(container.exit_code) == value,
             "volume": lambda: any(value in (mount.source, mount.target) for mount in spec.mounts),
-            "network": lambda: spec.network == value,
+            "network": lambda: value in (spec.network, *(each.network for each in spec.others)),
             "health": lambda: health_of(self._machine, container) == value,
             "until": lambda: container.created_ns / 1e9 < filters.moment(value),
         }

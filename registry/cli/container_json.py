@@ -237,15 +237,19 @@ def _network(machine: Machine, container: Container) -> dict[str, Any]:
                 bound[key] = [*(bound.get(key) or []), entry]
             joined[network.name] = _endpoint(network, address, document)
     first: dict[str, Any] = next(iter(joined.values()), {})
-    if not joined and not name.startswith("container:"):
-        joined[name] = {
-            "NetworkID": "",
-            "Gateway": "",
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "MacAddress": "",
-            "Aliases": None,
-        }
+    wanted = networks.wanted_by(container.spec) or ([] if name.startswith("container:") else [name])
+    for each in wanted:
+        joined.setdefault(
+            each,
+            {
+                "NetworkID": "",
+                "Gateway": "",
+                "IPAddress": "",
+                "IPPrefixLen": 0,
+                "MacAddress": "",
+                "Aliases": None,
+            },
+        )
     return {
         "Bridge": "",
         "SandboxKey": f"/proc/{container.process.pid}/ns/net" if container.process else "",

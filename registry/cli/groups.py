@@ -57,6 +57,8 @@ _VOLUME = {name: f"volume:{name}" for name in ("create", "inspect", "ls", "rm")}
     "prune": "prune:volumes",
 }
 _NETWORK = {name: f"network:{name}" for name in ("create", "inspect", "ls", "rm")} | {
+    "connect": "connecting:connect",
+    "disconnect": "connecting:disconnect",
     "list": "network:ls",
     "prune": "prune:networks",
 }

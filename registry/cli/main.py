@@ -62,7 +62,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("registry.cli.container_files:export", "write a container's files as an archive"),
     "generate-unit": ("registry.cli.unit:run", "print a systemd unit for restart policies after a boot"),
     "volume": ("registry.cli.groups:volume", "volumes: create, ls, inspect, rm, prune"),
-    "network": ("registry.cli.groups:network", "networks: create, ls, inspect, rm, prune"),
+    "network": ("registry.cli.groups:network", "networks: create, ls, inspect, rm, prune, connect, disconnect"),
     "info": ("registry.cli.doctor:info", "show what containers run with here"),
     "version": ("registry.cli.version:run", "show the version of this program"),
     "doctor": ("registry.cli.doctor:doctor", "check this machine, and say how to mend it"),

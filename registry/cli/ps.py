@@ -10,7 +10,7 @@ from registry.cli import containers, listing
 from registry.cli.container_filters import Filters, health_of, state_of
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Words
 from registry.client.images import records as images
-from registry.client.runtime import ports, records, usage
+from registry.client.runtime import networks, ports, records, usage
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.records import Container
 
@@ -106,7 +106,7 @@ def row(
         "LocalVolumes": str(len(volumes)),
         "Mounts": ",".join(mount for mount in mounts if mount),
         "Names": container.name,
-        "Networks": spec.network,
+        "Networks": ",".join(networks.wanted_by(spec) or [spec.network]),
         "Ports": ports.shown(spec, ports.published(machine, container))
         if container.state == records.RUNNING
         else "",

@@ -39,7 +39,13 @@ class Network:
 
 
 def plan(
-    identity: str, names: Sequence[str], network: Network, address: str, mac: str, ports: Sequence[Port]
+    identity: str,
+    names: Sequence[str],
+    network: Network,
+    address: str,
+    mac: str,
+    ports: Sequence[Port],
+    interface: str = "eth0",
 ) -> dict[str, Any]:
     """netavark's document. Source: netavark, src/network/types.rs.
 
@@ -51,7 +57,7 @@ def plan(
         "container_name": names[0],
         "networks": {
             named: {
-                "interface_name": "eth0",
+                "interface_name": interface,
                 "static_ips": [address],
                 "static_mac": mac or None,
                 "aliases": list(names),
@@ -134,6 +140,24 @@ def _call(verb: str, document: dict[str, Any], namespace: str, state: Path) -> N
     )
     if done.returncode != 0:
         raise ContainerError(f"netavark {verb}: {_complaint(done.stdout, done.stderr)}")
+
+
+def choose_gateway(plans: Sequence[dict[str, Any]], namespace: str) -> None:
+    """Of several networks let the first one's gateway lead to all else; netavark 1.4 makes each the default.
+
+    Else what a published port is asked would be answered by another way than it came.
+    """
+    found = [
+        (info["subnets"][0]["gateway"], mine["interface_name"])
+        for plan in plans
+        for mine, info in zip(plan["networks"].values(), plan["network_info"].values(), strict=True)
+        if not info["internal"]
+    ]
+    calls = ["route flush default"]
+    calls += [f"route add default via {found[0][0]} dev {found[0][1]} metric 100"] if found else []
+    for words in calls:
+        command = ["nsenter", f"--net={namespace}", "ip", *words.split()]
+        subprocess.run(command, capture_output=True, check=False, env={"PATH": engines.SEARCH})
 
 
 def _complaint(*outputs: bytes) -> str:

@@ -174,13 +174,6 @@ def _note(machine: Machine, action: str, network: Network, **more: str) -> None:
     events.note(machine.db, "network", action, network.id, about)
 
 
-def joined(machine: Machine, container: Container) -> list[Network]:
-    """The networks that a container has an address in."""
-    rows = machine.db.execute("SELECT network FROM endpoints WHERE container = ?", (container.id,))
-    names = {row[0] for row in rows}
-    return [each for each in every(machine.db) if each.name in names] if names else []
-
-
 def endpoints(machine: Machine, network: str) -> list[tuple[str, str, dict[str, Any]]]:
     """Container, address and the rest of everybody in a network."""
     rows = machine.db.execute("SELECT container, address, document FROM endpoints WHERE network = ?", (network,))
@@ -197,7 +190,7 @@ def is_bridge(spec: Spec) -> bool:
 
 def wanted_by(spec: Spec) -> list[str]:
     """The networks that a container is to be in when it runs."""
-    return [spec.network] if is_bridge(spec) else []
+    return [spec.network, *(each.network for each in spec.others)] if is_bridge(spec) else []
 
 
 def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
@@ -205,22 +198,35 @@ def provide(machine: Machine, container: Container) -> dict[str, Any] | None:
     spec = container.spec
     if not is_bridge(spec):
         return None
-    network = find(machine, spec.network)
+    return enter(machine, container, find(machine, spec.network), spec.address, spec.aliases, None, "eth0")
+
+
+def enter(
+    machine: Machine,
+    container: Container,
+    network: Network,
+    wanted: str,
+    names: Sequence[str],
+    ports: Sequence[Port] | None,
+    interface: str,
+) -> dict[str, Any]:
+    """Reserve an address for a container, and its ports where *ports* is None; the document for netavark."""
     netavark.program()
+    names = list(dict.fromkeys([container.name, container.id[:12], *names]))
     with writing(machine.db):
         rows = machine.db.execute("SELECT address FROM endpoints WHERE network = ?", (network.name,)).fetchall()
         if not rows:
             network = _settled(machine, network)
-        address = free_address(network, {row[0] for row in rows}, spec.address)
-        ports = reserve(machine, container)
+        address = free_address(network, {row[0] for row in rows}, wanted)
+        ports = reserve(machine, container) if ports is None else ports
         mac = "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed[-4:])
-        document = {"ports": [asdict(each) for each in ports], "mac": mac, "aliases": aliases(container)}
+        document = {"ports": [asdict(each) for each in ports], "mac": mac, "aliases": names}
         machine.db.execute(
             "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?, ?)",
             (network.name, container.id, address, json.dumps(document)),
         )
         _note(machine, "connect", network, container=container.id)
-    return netavark.plan(container.id, aliases(container), network, address, mac, ports)
+    return netavark.plan(container.id, names, network, address, mac, ports, interface)
 
 
 def _settled(machine: Machine, network: Network) -> Network:
@@ -238,11 +244,6 @@ def _settled(machine: Machine, network: Network) -> Network:
 
 def _subnet(network: Network) -> Any:
     return ipaddress.ip_network(network.subnet)
-
-
-def aliases(container: Container) -> list[str]:
-    """The names by which others find it."""
-    return list(dict.fromkeys([container.name, container.id[:12], *container.spec.aliases]))
 
 
 def free_address(network: Network, taken: set[str], wanted: str) -> str:
@@ -313,26 +314,36 @@ def _bind(port: Port, number: int) -> int:
 
 def release(machine: Machine, container: Container, bundle: Path) -> None:
     """Take a container's port maps away and give its address back; safe to repeat."""
-    kept = bundle / "network.json"
-    document = json.loads(kept.read_text()) if kept.exists() else None
-    if document is not None:
-        _leave(machine, container, document, bundle)
-        kept.unlink(missing_ok=True)
-    with writing(machine.db):
-        for each in joined(machine, container):
-            _note(machine, "disconnect", each, container=container.id)
-        machine.db.execute("DELETE FROM endpoints WHERE container = ?", (container.id,))
-    if bridge := _bridge_of(container, machine):
-        with netavark.one_at_a_time():
-            # Who starts meanwhile has reserved an address before it comes to the bridge.
-            if not endpoints(machine, bridge.name):
-                _clear(machine, bridge)
-
-
-def _leave(machine: Machine, container: Container, document: dict[str, Any], bundle: Path) -> None:
-    state = machine.place.run / "network"
     monitor = container.monitor
     inside = f"/proc/{monitor.pid}/root{bundle}/netns" if processes.is_alive(monitor) and monitor else ""
+    for kept in sorted(bundle.glob("network*.json")):
+        leave(machine, json.loads(kept.read_text()), inside)
+        kept.unlink(missing_ok=True)
+    rows = machine.db.execute("SELECT network FROM endpoints WHERE container = ?", (container.id,))
+    names = {row[0] for row in rows}
+    if (machine.place.run / "network").exists():
+        names |= set(wanted_by(container.spec))
+    if names:
+        give_back(machine, container, [each for each in every(machine.db) if each.name in names])
+
+
+def give_back(machine: Machine, container: Container, used: Sequence[Network]) -> None:
+    """Let go of a container's addresses in these networks, and of the bridges that nobody uses any more."""
+    with writing(machine.db):
+        for each in used:
+            address = (container.id, each.name)
+            if machine.db.execute("DELETE FROM endpoints WHERE container = ? AND network = ?", address).rowcount:
+                _note(machine, "disconnect", each, container=container.id)
+    for each in used:
+        with netavark.one_at_a_time():
+            # Who starts meanwhile has reserved an address before it comes to the bridge.
+            if not endpoints(machine, each.name):
+                _clear(machine, each)
+
+
+def leave(machine: Machine, document: dict[str, Any], inside: str) -> None:
+    """Undo what a plan did; *inside* is the namespace, which may be gone."""
+    state = machine.place.run / "network"
     if inside and netavark.is_namespace(inside):
         with suppress(ContainerError):  # a monitor that is killed meanwhile takes the namespace with it
             netavark.call("teardown", document, inside, state)
@@ -357,9 +368,3 @@ def _clear(machine: Machine, network: Network) -> None:
 
 def _last(network: Network) -> str:
     return str(next(each for each in _subnet(network).hosts() if str(each) != network.gateway))
-
-
-def _bridge_of(container: Container, machine: Machine) -> Network | None:
-    if not is_bridge(container.spec) or not (machine.place.run / "network").exists():
-        return None
-    return next((each for each in every(machine.db) if each.name == container.spec.network), None)

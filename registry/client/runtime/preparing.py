@@ -18,6 +18,7 @@ from registry.client.images.unpack import rights
 from registry.client.runtime import bundle as bundles
 from registry.client.runtime import engine as engines
 from registry.client.runtime import (
+    joining,
     kernel,
     limits,
     netavark,
@@ -57,6 +58,7 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
     if network is not None:
         (bundle / "network.json").write_text(json.dumps(network))
     _write_files(machine, container, directory, _front_facts(front) if front else _network_facts(network))
+    others = joining.begin(machine, container, bundle) if network and spec.others else []
     facts = Facts(
         id=container.id,
         rootfs=str(target),
@@ -75,7 +77,7 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
         mount.target for mount in spec.mounts
         if mount.kind == "volume" and "nocopy" not in mount.options and not os.listdir(facts.sources[mount.target])
     )  # fmt: skip
-    connect = partial(_connect, bundle, network, machine.place.run / "network", front)
+    connect = partial(_connect, bundle, [network, *others] if network else [], machine.place.run / "network", front)
     return partial(_prepare, machine.store, options, spec, facts, fresh, bundle, connect)
 
 
@@ -103,11 +105,14 @@ def _prepare(
     connect()
 
 
-def _connect(bundle: Path, network: dict[str, Any] | None, state: Path, front: Plan | None) -> None:
-    if network is not None:
+def _connect(bundle: Path, plans: list[dict[str, Any]], state: Path, front: Plan | None) -> None:
+    if plans:
         netavark.make_namespace(bundle / "netns")
+    for network in plans:
         netavark.call("setup", network, str(bundle / "netns"), state)
-    elif front is not None:
+    if len(plans) > 1:
+        netavark.choose_gateway(plans, str(bundle / "netns"))
+    if front is not None:
         usernet.connect(front, bundle)
 
 

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-_LISTS_OF = {"mounts": "Mount", "ports": "Port", "ulimits": "Ulimit", "devices": "Device"}
+_LISTS_OF = {"mounts": "Mount", "ports": "Port", "ulimits": "Ulimit", "devices": "Device", "others": "Joined"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,15 @@ class Device:
     source: str
     target: str
     access: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A further network that a container is in, its names there, and the address that was asked for."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,7 @@ class Spec:
     mounts: tuple[Mount, ...] = ()
     readonly: bool = False
     network: str = "bridge"
+    others: tuple[Joined, ...] = ()
     aliases: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     publish_all: bool = False
@@ -149,7 +159,7 @@ class Spec:
 def from_json(text: str) -> Spec:
     """Read what `Spec.to_json` wrote."""
     found: dict[str, Any] = {"image": "", **json.loads(text)}
-    kinds: dict[str, Any] = {"Mount": _mount, "Port": Port, "Ulimit": Ulimit, "Device": Device}
+    kinds: dict[str, Any] = {"Mount": _mount, "Port": Port, "Ulimit": Ulimit, "Device": Device, "Joined": _joined}
     for name, value in found.items():
         if name in _LISTS_OF:
             found[name] = tuple(kinds[_LISTS_OF[name]](**each) for each in value)
@@ -158,6 +168,10 @@ def from_json(text: str) -> Spec:
     if found.get("health"):
         found["health"] = _health(**found["health"])
     return Spec(**found)
+
+
+def _joined(**values: Any) -> Joined:
+    return Joined(**{**values, "aliases": tuple(values.get("aliases", ()))})
 
 
 def _health(**values: Any) -> Health:
