@@ -105,7 +105,7 @@ def _host_config(spec: Spec) -> dict[str, Any]:
             for mount in spec.mounts if mount.kind in ("bind", "volume") and not mount.anonymous
         ] or None,
         "ContainerIDFile": "",
-        "LogConfig": {"Type": spec.log_driver, "Config": {}},
+        "LogConfig": {"Type": spec.log_driver, "Config": dict(spec.log_options)},
         "NetworkMode": spec.network,
         "PortBindings": _bindings(spec),
         "RestartPolicy": {"Name": spec.restart, "MaximumRetryCount": spec.restart_max},

@@ -48,7 +48,8 @@ FLAGS = (
     Flag("ipc", "", TEXT, "IPC mode to use", ""),
     Flag("label", "l", LIST, "Set meta data on a container"),
     Flag("label-file", "", LIST, "Read in a line delimited file of labels"),
-    Flag("log-driver", "", TEXT, "Logging driver for the container (k8s-file or none)", "k8s-file"),
+    Flag("log-driver", "", TEXT, "Logging driver for the container (json-file or none)", "json-file"),
+    Flag("log-opt", "", LIST, "Log driver options (max-size, max-file)"),
     Flag("mount", "", LIST, "Attach a filesystem mount to the container"),
     Flag("name", "", TEXT, "Assign a name to the container", ""),
     Flag("net", "", TEXT, "", ""),
@@ -147,6 +148,7 @@ def specification(
         cgroup_parent=options.cgroup_parent,
         oom_score=options.oom_score_adj,
         log_driver=_log_driver(options.log_driver),
+        log_options=_log_options(options),
         health=health_options.health(options, config),
         engine=options.engine or options.runtime,
         shm_size=parse.size(options.shm_size) if options.shm_size else Spec("").shm_size,
@@ -200,9 +202,15 @@ def _security(text: str) -> str:
 
 
 def _log_driver(text: str) -> str:
-    if text not in ("k8s-file", "json-file", "none"):
-        raise OptionInvalid(f"unknown log driver {text}: there are k8s-file and none")
-    return "none" if text == "none" else "k8s-file"
+    if text not in ("k8s-file", "json-file", "local", "none"):
+        raise OptionInvalid(f"unknown log driver {text}: there are json-file and none")
+    return text
+
+
+def _log_options(options: SimpleNamespace) -> dict[str, str]:
+    found = parse.labels(options.log_opt)
+    parse.log_bytes(found)
+    return found
 
 
 def limits(options: SimpleNamespace, alone: bool = True) -> dict[str, Any]:

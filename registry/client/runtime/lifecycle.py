@@ -23,6 +23,7 @@ from registry.client.runtime import (
     monitor,
     names,
     overlay,
+    parse,
     preparing,
     processes,
     records,
@@ -142,7 +143,13 @@ def _start(machine: Machine, container: Container, before: Callable[[Path], T]) 
     spec = container.spec
     log = f"k8s-file:{machine.place.log(container.id)}" if spec.log_driver != "none" else "off"
     watch = monitor.Watch(
-        container.id, container.round, spec.tty, spec.open_stdin, spec.tty or not spec.stdin_once, log
+        container.id,
+        container.round,
+        spec.tty,
+        spec.open_stdin,
+        spec.tty or not spec.stdin_once,
+        log,
+        parse.log_bytes(spec.log_options),
     )
     words = monitor.command(monitor.find(), machine.place, engine, watch)
     environment = monitor.environment(machine.environment, machine.place, machine.store.place.root)

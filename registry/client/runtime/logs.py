@@ -53,7 +53,7 @@ def read(
             file.seek(_start_of_tail(file, tail))
         yield from filter(select_line, _lines(file))
         if follow is not None:
-            yield from filter(select_line, _coming(file, follow))
+            yield from filter(select_line, _coming(path, file, follow))
 
 
 def _lines(file: BinaryIO) -> Iterator[Line]:
@@ -66,13 +66,29 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
             yield found
 
 
-def _coming(file: BinaryIO, more: Callable[[], bool]) -> Iterator[Line]:
-    while True:
-        goes_on = more()  # asked before reading: what was written before the end is read after it
-        yield from _lines(file)
-        if not goes_on:
-            return
-        time.sleep(_LOOK_SECONDS)
+def _coming(path: Path, file: BinaryIO, more: Callable[[], bool]) -> Iterator[Line]:
+    try:
+        while True:
+            goes_on = more()  # asked before reading: what was written before the end is read after it
+            yield from _lines(file)
+            if _is_replaced(path, file):
+                yield from _lines(file)  # what came between
+                file.close()
+                file = path.open("rb")
+                continue
+            if not goes_on:
+                return
+            time.sleep(_LOOK_SECONDS)
+    finally:
+        file.close()
+
+
+def _is_replaced(path: Path, file: BinaryIO) -> bool:
+    """Whether the monitor has begun another file because this one was as long as it may be."""
+    try:
+        return path.stat().st_ino != os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _start_of_tail(file: BinaryIO, tail: int) -> int:

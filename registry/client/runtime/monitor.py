@@ -33,6 +33,7 @@ class Watch:
     stdin: bool
     keep_stdin: bool
     log: str
+    log_bytes: int = 0  # at most; 0 is no limit
 
 
 def find() -> str:
@@ -50,6 +51,7 @@ def command(path: str, place: Place, engine: Engine, watch: Watch) -> list[str]:
     words += ["-r", engine.path, "--runtime-arg", "--root", "--runtime-arg", str(engine.root)]
     words += ["-b", str(bundle), "-p", str(bundle / "pid"), "-P", str(bundle / "conmon.pid")]
     words += ["--exit-dir", str(place.exits()), "--full-attach", "-l", watch.log, "--log-level", "error"]
+    words += ["--log-size-max", str(watch.log_bytes)] if watch.log_bytes else []
     words += ["-t"] if watch.tty else []
     words += ["-i"] if watch.stdin else []
     words += ["--leave-stdin-open"] if watch.keep_stdin else []

@@ -13,6 +13,7 @@ from registry.client.runtime.spec import Device, Mount, Port, Ulimit
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?(?:[iI]?[bB])?")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_LOG_LEAST = 16384  # the monitor writes that much at once
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -35,6 +36,22 @@ def size(text: str) -> int:
     if match is None:
         raise OptionInvalid(f"invalid size: '{text}'")
     return int(float(match[1]) * 1024 ** _UNITS[(match[2] or "").lower()])
+
+
+def log_bytes(options: Mapping[str, str]) -> int:
+    """How long a log may become by `max-size` and `max-file`: there is one file, as long as all of those."""
+    for name in options:
+        if name not in ("max-size", "max-file"):
+            raise OptionInvalid(
+                f"unknown log opt '{name}' for json-file log driver: there are max-size and max-file"
+            )
+    files = options.get("max-file", "1")
+    if not files.isdigit() or int(files) < 1:
+        raise OptionInvalid("max-file cannot be less than 1")
+    found = size(options["max-size"]) if options.get("max-size", "-1") != "-1" else 0
+    if 0 < found < _LOG_LEAST:
+        raise OptionInvalid(f"max-size of a log is {_LOG_LEAST} at least")
+    return found * int(files)
 
 
 def cpus(text: str) -> int:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
         unified=not os.path.isdir("/sys/fs/cgroup/pids"),
         init=_find_init() if spec.init else "",
         sources=_sources(machine, spec),
-        devices=tuple(_device(each.source, each.target) for each in spec.devices),
+        devices=_devices(spec),
         joined=_joined(machine, spec) | ({"network": str(bundle / "netns")} if network or front else {}),
         seccomp=_own_profile(spec),
     )
@@ -147,6 +147,26 @@ def _sources(machine: Machine, spec: Spec) -> dict[str, str]:
         for mount in spec.mounts
         if mount.kind != "tmpfs"
     }
+
+
+def _devices(spec: Spec) -> tuple[dict[str, Any], ...]:
+    """The devices that are asked for; a privileged container has all that the machine has, as with docker."""
+    asked = [_device(each.source, each.target) for each in spec.devices]
+    if not spec.privileged:
+        return tuple(asked)
+    known = {each["path"] for each in asked}
+    return (*asked, *(_device(path, path) for path in _machines_devices("/dev") if path not in known))
+
+
+def _machines_devices(directory: str) -> Iterator[str]:
+    for entry in sorted(os.scandir(directory), key=lambda each: each.name):
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name not in ("pts", "shm", "fd", "mqueue"):
+                yield from _machines_devices(entry.path)
+        elif entry.name != "console" and not entry.is_symlink():
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+                yield entry.path
 
 
 def _device(source: str, target: str) -> dict[str, Any]:

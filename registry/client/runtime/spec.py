@@ -136,7 +136,8 @@ class Spec:
     init: bool = False
     cgroup_parent: str = ""
     oom_score: int = 0
-    log_driver: str = "k8s-file"
+    log_driver: str = "json-file"
+    log_options: dict[str, str] = field(default_factory=dict)
     health: Health | None = None
     engine: str = ""
 
