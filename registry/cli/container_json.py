@@ -94,8 +94,8 @@ def healthcheck(spec: Spec) -> dict[str, Any]:
     if check is None:
         return {}
     times = {"Interval": check.interval_ns, "Timeout": check.timeout_ns, "StartPeriod": check.start_period_ns}
-    known = {name: value for name, value in times.items() if value}
-    return {"Healthcheck": {"Test": list(check.test), **known, "Retries": check.retries}}
+    known = {name: value for name, value in (*times.items(), ("Retries", check.retries)) if value}
+    return {"Healthcheck": {"Test": list(check.test), **known}}
 
 
 def _host_config(spec: Spec) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def specification(
         image=image,
         entrypoint=entrypoint,
         command=command,
-        env=(*(config.get("Env") or ()), *parse.environment(options.env, options.env_file, given)),
+        env=_environment(options, config, given),
         workdir=options.workdir or config.get("WorkingDir") or "",
         user=options.user if options.user is not None else config.get("User") or "",
         hostname=options.hostname,
@@ -162,6 +162,13 @@ def _command(
     if options.entrypoint is not None:
         return (options.entrypoint,) if options.entrypoint else (), tuple(words)
     return tuple(config.get("Entrypoint") or ()), tuple(words or config.get("Cmd") or ())
+
+
+def _environment(options: SimpleNamespace, config: Mapping[str, Any], given: Mapping[str, str]) -> tuple[str, ...]:
+    """What was asked for, then what of the image's it does not replace: docker's order."""
+    asked = parse.environment(options.env, options.env_file, given)
+    names = {text.partition("=")[0] for text in asked}
+    return (*asked, *(text for text in config.get("Env") or () if text.partition("=")[0] not in names))
 
 
 def _attach(options: SimpleNamespace) -> tuple[str, ...]:

@@ -40,14 +40,19 @@ def execute(line: Words, words: Sequence[str], verb: Verb) -> int:
         return 1
 
 
-def each(machine: Machine, names: Sequence[str], action: Callable[[Container], object]) -> int:
-    """Do something to several containers, and print the names of those that it was done to; 1 when one failed."""
-    status = 0
+def each(machine: Machine, names: Sequence[str], action: Callable[[Container], object], failure: str = "") -> int:
+    """Do something to several containers, and print the names of those that it was done to; 1 when one failed.
+
+    *failure* is said of those that it could not be done to, at the end.
+    """
+    failed = []
     for name in names:
         try:
             if action(machine.find(name)) is not False:
                 print(name, flush=True)
         except HytheError as error:
             local.complain(error)
-            status = 1
-    return status
+            failed.append(name)
+    if failed and failure:
+        local.complain(f"{failure}: {', '.join(failed)}")
+    return 1 if failed else 0

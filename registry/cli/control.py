@@ -99,7 +99,9 @@ def _start(machine: Machine, options: SimpleNamespace) -> int:
     if not options.words:
         _START.refuse('"hythe start" requires at least 1 argument.', True)
     if not (options.attach or options.interactive):
-        return containers.each(machine, options.words, lambda each: _begin(machine, each))
+        return containers.each(
+            machine, options.words, lambda each: _begin(machine, each), "failed to start containers"
+        )
     if len(options.words) > 1:
         raise HytheError("you cannot start and attach multiple containers at once")
     container = machine.find(options.words[0])

@@ -42,14 +42,13 @@ def health(options: SimpleNamespace, config: Mapping[str, Any]) -> Health | None
         return None
     if test[0] not in ("CMD", "CMD-SHELL") or len(test) < 2:
         raise OptionInvalid(f"the image's health check {list(test)} is none; use --health-cmd or --no-healthcheck")
-    default = Health(test)
     return Health(
         test,
-        times["health_interval"] or _number(image, "Interval") or default.interval_ns,
-        times["health_timeout"] or _number(image, "Timeout") or default.timeout_ns,
+        times["health_interval"] or _number(image, "Interval"),
+        times["health_timeout"] or _number(image, "Timeout"),
         times["health_start_period"] or _number(image, "StartPeriod"),
-        options.health_retries or _number(image, "Retries") or default.retries,
-        tuple(config.get("Shell") or default.shell),
+        options.health_retries or _number(image, "Retries"),
+        tuple(config.get("Shell") or Health(()).shell),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from registry.cli import attached, container_options, containers, output
-from registry.cli.flags import BOOL, TEXT, Flag, Stop, Words, flags
+from registry.cli.flags import BOOL, TEXT, USAGE, Flag, Stop, Words, flags
 from registry.client.images.errors import ImageUnknown
 from registry.client.images.records import Image
 from registry.client.runtime import lifecycle, parse, records, rootless
@@ -36,8 +36,8 @@ _CREATE = Words(
 
 
 def create(words: Sequence[str]) -> int:
-    """Run `create` and return its exit status."""
-    return _guarded(lambda: _create(_CREATE.read(words)))
+    """Run `create` and return its exit status: 125 for words that mean nothing, else 1, as docker has it."""
+    return _guarded(lambda: _create(_CREATE.read(words)), 1)
 
 
 def run(words: Sequence[str]) -> int:
@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     return _guarded(lambda: _run(_RUN.read(words)))
 
 
-def _guarded(work: object) -> int:
+def _guarded(work: object, otherwise: int = USAGE) -> int:
     try:
         return work()  # type: ignore[operator,no-any-return]
     except Stop as stop:
@@ -55,7 +55,9 @@ def _guarded(work: object) -> int:
         return error.status
     except HytheError as error:
         attached.fail(error)
-        return 1 if str(error).startswith("the input device") else 125
+        if isinstance(error, OptionInvalid):
+            return USAGE
+        return 1 if str(error).startswith("the input device") else otherwise
 
 
 def _create(options: SimpleNamespace) -> int:

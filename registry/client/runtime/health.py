@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STARTING, HEALTHY, UNHEALTHY, NONE = "starting", "healthy", "unhealthy", "none"
 _KEPT = 5
+_USUAL_NS = 30 * 10**9
+_USUAL_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def judge(state: State, probe: Probe, check: Health, started_ns: int) -> State:
     if state.status == STARTING and probe.start_ns - started_ns < check.start_period_ns:
         return State(STARTING, state.streak, log)
     streak = state.streak + 1
-    return State(UNHEALTHY if streak >= check.retries else state.status, streak, log)
+    return State(UNHEALTHY if streak >= (check.retries or _USUAL_RETRIES) else state.status, streak, log)
 
 
 def read(machine: Machine, container: Container) -> State | None:
@@ -110,13 +112,13 @@ def ask(machine: Machine, identity: str, turn: int) -> None:
     if container is None or container.process is None or container.spec.health is None:
         return
     check = container.spec.health
-    while not processes.wait(container.process, check.interval_ns / 1e9):
+    while not processes.wait(container.process, (check.interval_ns or _USUAL_NS) / 1e9):
         current = records.get(machine.db, identity)
         if current is None or current.round != turn or current.state != RUNNING:
             return
         if current.paused:
             continue
-        probe = probing.probe(machine, current, check.words, check.timeout_ns)
+        probe = probing.probe(machine, current, check.words, check.timeout_ns or _USUAL_NS)
         before = read(machine, current)
         if before is not None and probe is not None:
             _write(machine, current, before, judge(before, probe, check, current.started_ns))

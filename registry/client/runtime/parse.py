@@ -8,7 +8,7 @@ import re
 import signal
 from collections.abc import Iterable, Mapping
 
-from registry.client.runtime.errors import OptionInvalid
+from registry.client.runtime.errors import ContainerConflict, OptionInvalid
 from registry.client.runtime.spec import Device, Mount, Port, Ulimit
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kKmMgGtTpP])?(?:[iI]?[bB])?")
@@ -22,9 +22,9 @@ _ULIMITS = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtp
 
 
 def name(text: str) -> str:
-    """A container's name."""
+    """A container's name. Raises ContainerConflict."""
     if not _NAME.fullmatch(text):
-        raise OptionInvalid(f"Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        raise ContainerConflict(f"Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return text.removeprefix("/")
 
 

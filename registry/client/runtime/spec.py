@@ -65,13 +65,13 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a container's health is asked: `CMD` and words, or `CMD-SHELL` and a line; times in nanoseconds."""
+    """How a container's health is asked: `CMD` and words, or `CMD-SHELL` and a line; 0 is docker's default."""
 
     test: tuple[str, ...]
-    interval_ns: int = 30 * 10**9
-    timeout_ns: int = 30 * 10**9
+    interval_ns: int = 0
+    timeout_ns: int = 0
     start_period_ns: int = 0
-    retries: int = 3
+    retries: int = 0
     shell: tuple[str, ...] = ("/bin/sh", "-c")
 
     @property

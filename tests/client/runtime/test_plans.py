@@ -9,7 +9,7 @@ import pytest
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Stop, Words
 from registry.client.runtime import bundle, limits, logs, names, netavark, networks, parse, relay, seccomp, spec
 from registry.client.runtime.bundle import Facts
-from registry.client.runtime.errors import ContainerError, OptionInvalid
+from registry.client.runtime.errors import ContainerConflict, ContainerError, OptionInvalid
 from registry.client.runtime.spec import Mount, Port, Spec
 from registry.client.runtime.users import User, resolve
 
@@ -115,12 +115,13 @@ def test_sizes_signals_limits_and_policies() -> None:
         lambda: parse.ulimit("files=1"),
         lambda: parse.ulimit("nofile=3:2"),
         lambda: parse.cpus("many"),
-        lambda: parse.name("-a"),
         lambda: parse.host("a:b"),
         lambda: parse.device("fuse"),
     ):
         with pytest.raises(OptionInvalid):
             wrong()
+    with pytest.raises(ContainerConflict):
+        parse.name("-a")
 
 
 def test_a_specification_is_the_same_after_it_was_kept() -> None:
@@ -135,6 +136,8 @@ def test_a_specification_is_the_same_after_it_was_kept() -> None:
         memory=5,
         tty=True,
         devices=(spec.Device("/a", "/b"),),
+        others=(spec.Joined("net", ("alias",)),),
+        health=spec.Health(("CMD", "true"), retries=2),
     )
     assert spec.from_json(made.to_json()) == made
     assert json.loads(Spec("x").to_json()) == {"image": "x"}

@@ -295,7 +295,7 @@ def test_inspect_is_dockers_document(hythe: Hythe) -> None:
     [document] = json.loads(hythe("inspect", "one"))
     assert document["Name"] == "/one"
     assert document["State"]["Status"] == "created"
-    assert document["Config"]["Env"] == ["PATH=/bin", "A=b"]
+    assert document["Config"]["Env"] == ["A=b", "PATH=/bin"]
     assert document["Config"]["Cmd"] == ["true"]
     assert document["HostConfig"]["Memory"] == 32 << 20
     assert document["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}
