@@ -8,7 +8,7 @@ from typing import Any
 
 from registry.cli import health_options
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag
-from registry.client.runtime import parse
+from registry.client.runtime import parse, parse_mounts, parse_ports
 from registry.client.runtime.errors import OptionInvalid
 from registry.client.runtime.spec import Mount, Spec
 
@@ -94,10 +94,10 @@ def specification(
     if options.rm and policy != "no":
         raise OptionInvalid("Conflicting options: --restart and --rm")
     attach = _attach(options)
-    ports = tuple(port for text in options.publish for port in parse.port(text))
+    ports = tuple(port for text in options.publish for port in parse_ports.port(text))
     exposed = [
         *(config.get("ExposedPorts") or {}),
-        *(each for text in options.expose for each in parse.exposed(text)),
+        *(each for text in options.expose for each in parse_ports.exposed(text)),
         *(f"{port.container}/{port.protocol}" for port in ports),
     ]
     stop_signal = options.stop_signal or config.get("StopSignal") or "SIGTERM"
@@ -137,7 +137,7 @@ def specification(
         cap_add=tuple(options.cap_add),
         cap_drop=tuple(options.cap_drop),
         privileged=options.privileged,
-        devices=tuple(map(parse.device, options.device)),
+        devices=tuple(map(parse_mounts.device, options.device)),
         security=tuple(map(_security, options.security_opt)),
         sysctls=parse.labels(options.sysctl),
         groups=tuple(options.group_add),
@@ -185,15 +185,15 @@ def _attach(options: SimpleNamespace) -> tuple[str, ...]:
 
 def _mounts(options: SimpleNamespace, config: Mapping[str, Any]) -> tuple[Mount, ...]:
     asked = [
-        *map(parse.volume, options.volume),
-        *map(parse.mount, options.mount),
-        *map(parse.tmpfs, options.tmpfs),
+        *map(parse_mounts.volume, options.volume),
+        *map(parse_mounts.mount, options.mount),
+        *map(parse_mounts.tmpfs, options.tmpfs),
     ]
     targets = [mount.target for mount in asked]
     for target in targets:
         if targets.count(target) > 1:
             raise OptionInvalid(f"Duplicate mount point: {target}")
-    image = [parse.volume(path) for path in config.get("Volumes") or {}]
+    image = [parse_mounts.volume(path) for path in config.get("Volumes") or {}]
     return (*(mount for mount in image if mount.target not in targets), *asked)
 
 

@@ -45,14 +45,12 @@ def each(machine: Machine, names: Sequence[str], action: Callable[[Container], o
 
     *failure* is said of those that it could not be done to, at the end.
     """
-    failed = []
-    for name in names:
-        try:
-            if action(machine.find(name)) is not False:
-                print(name, flush=True)
-        except HytheError as error:
-            local.complain(error)
-            failed.append(name)
+
+    def do(name: str) -> None:
+        action(machine.find(name))
+        print(name, flush=True)
+
+    failed = local.each(names, do)
     if failed and failure:
         local.complain(f"{failure}: {', '.join(failed)}")
     return 1 if failed else 0

@@ -212,14 +212,8 @@ def wait(words: Sequence[str]) -> int:
 
 
 def _wait(machine: Machine, options: SimpleNamespace) -> int:
-    status = 0
-    for name in options.words:
-        try:
-            print(_code(machine, machine.find(name)), flush=True)
-        except HytheError as error:
-            local.complain(error)
-            status = 1
-    return status
+    failed = local.each(options.words, lambda name: print(_code(machine, machine.find(name)), flush=True))
+    return 1 if failed else 0
 
 
 def _code(machine: Machine, container: Container) -> int:
@@ -271,13 +265,8 @@ def remove(words: Sequence[str]) -> int:
 
 
 def _remove(machine: Machine, options: SimpleNamespace) -> int:
-    status = 0
-    for name in options.words:
-        try:
-            lifecycle.remove(machine, machine.find(name), options.force, options.volumes)
-            print(name, flush=True)
-        except HytheError as error:
-            local.complain(error)
-            if not (options.force and isinstance(error, ContainerUnknown)):
-                status = 1
-    return status
+    def remove(name: str) -> None:
+        lifecycle.remove(machine, machine.find(name), options.force, options.volumes)
+        print(name, flush=True)
+
+    return 1 if local.each(options.words, remove, (ContainerUnknown,) if options.force else ()) else 0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from registry.cli import listing, local, templates
 from registry.cli.templates import NilList, NilMap, Strict
 from registry.client.images import records
-from registry.client.images.errors import ImageUnknown
 from registry.client.images.records import Image
 from registry.client.images.store import Store
 from registry.oci.image import ImageConfig
@@ -43,28 +42,27 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("-s", "--size", action="store_true", help="as with docker; sizes are always there")
     parser.add_argument("--type", choices=("image",), help="what is meant")
     options = parser.parse_args(words)
-    template = templates.parse(options.format) if options.format and options.format != "json" else None
-    found, status = [], 0
     with local.opened(files=False) as store:
-        for text in options.images:
-            try:
-                document = describe(store, store.find(text))
-            except ImageUnknown as error:
-                local.complain(error)
-                status = 1
-                continue
-            if template is None:
-                found.append(document)
-            else:
-                print(template.render(typed(document)))
+        return show(options.images, options.format or "", lambda text: describe(store, store.find(text)))
+
+
+def show(names: Sequence[str], format: str, describe: Callable[[str], dict[str, Any]]) -> int:
+    """Print what *describe* says of each name, as a list of JSON or by a template; 1 when one is not there."""
+    template = templates.parse(format) if format and format != "json" else None
+    found: list[dict[str, Any]] = []
+
+    def say(name: str) -> None:
+        document = describe(name)
+        if template is None:
+            found.append(document)
+        else:
+            print(template.render(typed(document)))
+
+    failed = local.each(names, say)
     if template is None:
-        text = (
-            json.dumps(found, ensure_ascii=False)
-            if options.format
-            else json.dumps(found, indent=4, ensure_ascii=False)
-        )
+        text = json.dumps(found, ensure_ascii=False, indent=None if format else 4)
         print(escaped(text))
-    return status
+    return 1 if failed else 0
 
 
 def typed(document: dict[str, Any]) -> Strict:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from registry.cli import container_json, containers, inspect, local, network, templates, volume
+from registry.cli import container_json, containers, inspect, local, network, volume
 from registry.cli.flags import BOOL, TEXT, Flag, Stop, Words
 from registry.client.images.errors import ImageUnknown
 from registry.client.images.store import Store
@@ -48,7 +47,7 @@ def run(words: Sequence[str]) -> int:
     with local.opened() as store:
         # Who may have no containers can still look at images.
         machine = Machine(store, os.environ) if os.geteuid() == 0 else None
-        return show(options.words, options.format, lambda name: _any(store, machine, name, options))
+        return inspect.show(options.words, options.format, lambda name: _any(store, machine, name, options))
 
 
 def container(words: Sequence[str]) -> int:
@@ -56,7 +55,7 @@ def container(words: Sequence[str]) -> int:
     return containers.execute(
         _CONTAINER,
         words,
-        lambda machine, options: show(
+        lambda machine, options: inspect.show(
             options.words,
             options.format,
             lambda name: container_json.describe(machine, machine.find(name), options.size),
@@ -84,24 +83,3 @@ def _of_machine(machine: Machine, kind: str, name: str, sized: bool) -> dict[str
     if kind == "volume":
         return volume.describe(machine, volumes.find(machine, name))
     return network.describe(machine, networks.find(machine, name))
-
-
-def show(names: Sequence[str], format: str, describe: Callable[[str], dict[str, Any]]) -> int:
-    """Print what *describe* says of each name, as a list of JSON or by a template; 1 when one is not there."""
-    template = templates.parse(format) if format and format != "json" else None
-    found, status = [], 0
-    for name in names:
-        try:
-            document = describe(name)
-        except HytheError as error:
-            local.complain(error)
-            status = 1
-            continue
-        if template is None:
-            found.append(document)
-        else:
-            print(template.render(inspect.typed(document)))
-    if template is None:
-        text = json.dumps(found, ensure_ascii=False, indent=None if format else 4)
-        print(inspect.escaped(text))
-    return status

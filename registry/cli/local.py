@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +96,21 @@ def machine(store: Store) -> Machine | None:
 def complain(error: object) -> None:
     """Say an error that does not end the command, as docker does."""
     print(f"Error: {error}", file=sys.stderr)
+
+
+def each(
+    names: Sequence[str], action: Callable[[str], object], forgiven: tuple[type[HytheError], ...] = ()
+) -> list[str]:
+    """Do something for each name, and say what went wrong; the names that failed, but for what is *forgiven*."""
+    failed = []
+    for name in names:
+        try:
+            action(name)
+        except HytheError as error:
+            complain(error)
+            if not isinstance(error, forgiven):
+                failed.append(name)
+    return failed
 
 
 def confirmed(question: str) -> bool:

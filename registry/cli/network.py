@@ -147,12 +147,12 @@ def describe(machine: Machine, network: Network) -> dict[str, Any]:
 
 def inspect(words: Sequence[str]) -> int:
     """Run `network inspect` and return its exit status."""
-    from registry.cli import inspect_any
+    from registry.cli import inspect as showing
 
     return containers.execute(
         _INSPECT,
         words,
-        lambda machine, options: inspect_any.show(
+        lambda machine, options: showing.show(
             options.words, options.format, lambda name: describe(machine, networks.find(machine, name))
         ),
     )
@@ -164,12 +164,8 @@ def rm(words: Sequence[str]) -> int:
 
 
 def _rm(machine: Machine, options: SimpleNamespace) -> int:
-    status = 0
-    for name in options.words:
-        try:
-            networks.remove(machine, networks.find(machine, name))
-            print(name)
-        except HytheError as error:
-            local.complain(error)
-            status = 1
-    return status
+    def remove(name: str) -> None:
+        networks.remove(machine, networks.find(machine, name))
+        print(name)
+
+    return 1 if local.each(options.words, remove) else 0

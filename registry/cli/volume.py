@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -127,12 +128,12 @@ def describe(machine: Machine, volume: Volume) -> dict[str, Any]:
 
 def inspect(words: Sequence[str]) -> int:
     """Run `volume inspect` and return its exit status."""
-    from registry.cli import inspect_any
+    from registry.cli import inspect as showing
 
     return containers.execute(
         _INSPECT,
         words,
-        lambda machine, options: inspect_any.show(
+        lambda machine, options: showing.show(
             options.words, options.format, lambda name: describe(machine, volumes.find(machine, name))
         ),
     )
@@ -144,16 +145,9 @@ def rm(words: Sequence[str]) -> int:
 
 
 def _rm(machine: Machine, options: SimpleNamespace) -> int:
-    status = 0
-    for name in options.words:
-        try:
+    def remove(name: str) -> None:
+        with contextlib.suppress(*((volumes.VolumeUnknown,) if options.force else ())):
             volumes.remove(machine, name)
             print(name)
-        except volumes.VolumeUnknown as error:
-            if not options.force:
-                local.complain(error)
-                status = 1
-        except HytheError as error:
-            local.complain(error)
-            status = 1
-    return status
+
+    return 1 if local.each(options.words, remove) else 0

@@ -7,7 +7,20 @@ import json
 import pytest
 
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Stop, Words
-from registry.client.runtime import bundle, limits, logs, names, netavark, networks, parse, relay, seccomp, spec
+from registry.client.runtime import (
+    bundle,
+    limits,
+    logs,
+    names,
+    netavark,
+    networks,
+    parse,
+    parse_mounts,
+    parse_ports,
+    relay,
+    seccomp,
+    spec,
+)
 from registry.client.runtime.bundle import Facts
 from registry.client.runtime.errors import ContainerConflict, ContainerError, OptionInvalid
 from registry.client.runtime.spec import Mount, Port, Spec
@@ -58,7 +71,7 @@ def test_without_a_passwd_root_is_root() -> None:
     ],
 )
 def test_ports_in_all_forms(text: str, found: list[Port]) -> None:
-    assert list(parse.port(text)) == found
+    assert list(parse_ports.port(text)) == found
 
 
 @pytest.mark.parametrize(
@@ -66,20 +79,20 @@ def test_ports_in_all_forms(text: str, found: list[Port]) -> None:
 )
 def test_ports_in_no_form(text: str) -> None:
     with pytest.raises(OptionInvalid):
-        parse.port(text)
+        parse_ports.port(text)
 
 
 @pytest.mark.parametrize("text", ["", ":/a", "a:", "/a:b", "/a:/b:nonsense", "a/b:/c", "/a:/", "/a:/b:ro:x"])
 def test_volumes_in_no_form(text: str) -> None:
     with pytest.raises(OptionInvalid):
-        parse.volume(text)
+        parse_mounts.volume(text)
 
 
 def test_mounts_are_read_and_cleaned() -> None:
-    assert parse.volume("/a:/b/../c/:ro,z") == Mount("bind", "/c", "/a", True, (), make_source=True)
-    assert parse.volume("/only") == Mount("volume", "/only", make_source=True)
-    assert parse.mount("type=bind,src=/a,dst=/b,ro") == Mount("bind", "/b", "/a", True)
-    assert parse.tmpfs("/run:size=64m,exec") == Mount("tmpfs", "/run", options=("size=64m", "exec"))
+    assert parse_mounts.volume("/a:/b/../c/:ro,z") == Mount("bind", "/c", "/a", True, (), make_source=True)
+    assert parse_mounts.volume("/only") == Mount("volume", "/only", make_source=True)
+    assert parse_mounts.mount("type=bind,src=/a,dst=/b,ro") == Mount("bind", "/b", "/a", True)
+    assert parse_mounts.tmpfs("/run:size=64m,exec") == Mount("tmpfs", "/run", options=("size=64m", "exec"))
     for text in (
         "type=bind,target=/b",
         "type=nothing,target=/a",
@@ -87,7 +100,7 @@ def test_mounts_are_read_and_cleaned() -> None:
         "type=bind,src=/a,dst=/b,colour=red",
     ):
         with pytest.raises(OptionInvalid):
-            parse.mount(text)
+            parse_mounts.mount(text)
 
 
 def test_sizes_signals_limits_and_policies() -> None:
@@ -116,7 +129,7 @@ def test_sizes_signals_limits_and_policies() -> None:
         lambda: parse.ulimit("nofile=3:2"),
         lambda: parse.cpus("many"),
         lambda: parse.host("a:b"),
-        lambda: parse.device("fuse"),
+        lambda: parse_mounts.device("fuse"),
     ):
         with pytest.raises(OptionInvalid):
             wrong()
