@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.cli import listing
-from registry.cli.container_filters import state_of
+from registry.cli import container_now, listing
 from registry.client.images import records as images
-from registry.client.runtime import bundle, limits, netavark, networks, usage
+from registry.client.runtime import bundle, limits, usage
 from registry.client.runtime.machine import Machine
-from registry.client.runtime.records import RUNNING, Container
+from registry.client.runtime.records import Container
 from registry.client.runtime.spec import Mount, Spec
 from registry.oci.digest import Digest
 
@@ -23,7 +22,7 @@ def describe(machine: Machine, container: Container, sized: bool = False) -> dic
         "Created": listing.utc(container.created_ns),
         "Path": words[0] if words else "",
         "Args": list(words[1:]),
-        "State": _state(machine, container),
+        "State": container_now.state(machine, container),
         "Image": container.image_id,
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
@@ -41,51 +40,13 @@ def describe(machine: Machine, container: Container, sized: bool = False) -> dic
         "GraphDriver": _graph(machine, container),
         "Mounts": [_mount(machine, mount) for mount in container.spec.mounts if mount.kind != "tmpfs"],
         "Config": _config(container),
-        "NetworkSettings": _network(machine, container),
+        "NetworkSettings": container_now.network(machine, container),
     }
     if sized:
         own = usage.written_bytes(machine, container)
         image = images.image(machine.db, container.image_id)
         found |= {"SizeRw": own, "SizeRootFs": own + (image.size_bytes if image else 0)}
     return found
-
-
-def _state(machine: Machine, container: Container) -> dict[str, Any]:
-    running = container.state == RUNNING
-    return {
-        "Status": state_of(container),
-        "Running": running,
-        "Paused": container.paused,
-        "Restarting": False,
-        "OOMKilled": container.oom,
-        "Dead": False,
-        "Pid": container.process.pid if running and container.process else 0,
-        "ExitCode": container.exit_code,
-        "Error": container.error,
-        "StartedAt": listing.utc(container.started_ns),
-        "FinishedAt": listing.utc(container.finished_ns),
-        **_health(machine, container),
-    }
-
-
-def _health(machine: Machine, container: Container) -> dict[str, Any]:
-    if container.spec.health is None:
-        return {}
-    from registry.client.runtime import health
-
-    state = health.read(machine, container)
-    if state is None:
-        return {}
-    log = [
-        {
-            "Start": listing.utc(each.start_ns),
-            "End": listing.utc(each.end_ns),
-            "ExitCode": each.exit_code,
-            "Output": each.output,
-        }
-        for each in state.log
-    ]
-    return {"Health": {"Status": state.status, "FailingStreak": state.streak, "Log": log}}
 
 
 def healthcheck(spec: Spec) -> dict[str, Any]:
@@ -220,54 +181,4 @@ def _config(container: Container) -> dict[str, Any]:
         "Labels": dict(spec.labels),
         **({"StopSignal": spec.stop_signal} if spec.stop_signal != "SIGTERM" else {}),
         **({"StopTimeout": spec.stop_timeout} if spec.stop_timeout != 10 else {}),
-    }
-
-
-def _network(machine: Machine, container: Container) -> dict[str, Any]:
-    name = container.spec.network
-    joined: dict[str, Any] = {}
-    bound: dict[str, Any] = dict.fromkeys(container.spec.exposed)
-    for network in networks.every(machine.db):
-        for identity, address, document in networks.endpoints(machine, network.name):
-            if identity != container.id:
-                continue
-            for port in document.get("ports", ()):
-                entry = {"HostIp": port["host_address"] or "0.0.0.0", "HostPort": str(port["host"])}  # noqa: S104
-                key = f"{port['container']}/{port['protocol']}"
-                bound[key] = [*(bound.get(key) or []), entry]
-            joined[network.name] = _endpoint(network, address, document)
-    first: dict[str, Any] = next(iter(joined.values()), {})
-    wanted = networks.wanted_by(container.spec) or ([] if name.startswith("container:") else [name])
-    for each in wanted:
-        joined.setdefault(
-            each,
-            {
-                "NetworkID": "",
-                "Gateway": "",
-                "IPAddress": "",
-                "IPPrefixLen": 0,
-                "MacAddress": "",
-                "Aliases": None,
-            },
-        )
-    return {
-        "Bridge": "",
-        "SandboxKey": f"/proc/{container.process.pid}/ns/net" if container.process else "",
-        "Ports": bound if container.state == RUNNING else {},
-        **{
-            key: first.get(key, 0 if key == "IPPrefixLen" else "")
-            for key in ("Gateway", "IPAddress", "IPPrefixLen", "MacAddress")
-        },
-        "Networks": joined,
-    }
-
-
-def _endpoint(network: netavark.Network, address: str, document: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "NetworkID": network.id,
-        "Gateway": network.gateway,
-        "IPAddress": address,
-        "IPPrefixLen": int(network.subnet.partition("/")[2]),
-        "MacAddress": document.get("mac", ""),
-        "Aliases": document.get("aliases"),
     }

@@ -1,34 +1,21 @@
-"""Verbs that change containers: start, stop, restart, kill, pause, unpause, wait, attach, rename, rm, prune."""
+"""Verbs that change containers: stop, restart, kill, pause, unpause, wait, rename, rm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from registry.cli import attached, containers, local
+from registry.cli import containers, local
 from registry.cli.flags import BOOL, INT, TEXT, Flag, Words
 from registry.client.images.records import writing
-from registry.client.runtime import ending, lifecycle, parse, processes, records, restarting, telling
+from registry.client.runtime import ending, lifecycle, parse, processes, records, telling
 from registry.client.runtime.errors import ContainerConflict, ContainerUnknown
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.records import RUNNING, Container
-from registry.oci.errors import HytheError
 
 _MANY = "[OPTIONS] CONTAINER [CONTAINER...]"
 _TIME = Flag("time", "t", INT, "Seconds to wait before killing the container")
 _SIGNAL = Flag("signal", "s", TEXT, "Signal to send to the container", "")
-_KEYS = Flag("detach-keys", "", TEXT, "Override the key sequence for detaching a container")
-_START = Words(
-    "start",
-    _MANY,
-    "Start one or more stopped containers",
-    (
-        Flag("attach", "a", BOOL, "Attach STDOUT/STDERR and forward signals"),
-        Flag("interactive", "i", BOOL, "Attach container's STDIN"),
-        Flag("all-restarting", "", BOOL, "Start those whose restart policy wants it; for the machine's own start"),
-        _KEYS,
-    ),
-)
 _STOP = Words(
     "stop",
     _MANY,
@@ -60,18 +47,6 @@ _WAIT = Words(
     (),
     least=1,
 )
-_ATTACH = Words(
-    "attach",
-    "[OPTIONS] CONTAINER",
-    "Attach local standard input, output, and error streams to a running container",
-    (
-        _KEYS,
-        Flag("no-stdin", "", BOOL, "Do not attach STDIN"),
-        Flag("sig-proxy", "", BOOL, "Proxy all received signals to the process", True),
-    ),
-    1,
-    1,
-)
 _RENAME = Words("rename", "CONTAINER NEW_NAME", "Rename a container", (), 2, 2)
 _RM = Words(
     "rm",
@@ -84,43 +59,6 @@ _RM = Words(
     ),
     least=1,
 )
-
-
-def start(words: Sequence[str]) -> int:
-    """Run `start` and return its exit status; with -a the container's own."""
-    return containers.execute(_START, words, _start)
-
-
-def _start(machine: Machine, options: SimpleNamespace) -> int:
-    if options.all_restarting:
-        return containers.each(
-            machine, [each.name for each in restarting.due(machine)], lambda each: _begin(machine, each)
-        )
-    if not options.words:
-        _START.refuse('"hythe start" requires at least 1 argument.', True)
-    if not (options.attach or options.interactive):
-        return containers.each(
-            machine, options.words, lambda each: _begin(machine, each), "failed to start containers"
-        )
-    if len(options.words) > 1:
-        raise HytheError("you cannot start and attach multiple containers at once")
-    container = machine.find(options.words[0])
-    if options.interactive:
-        attached.check_terminal(container.spec)
-    streams = attached.streams_for(container.spec, options.interactive, options.detach_keys)
-    if container.state == RUNNING:
-        raise ContainerConflict("container is already running; `hythe attach` joins it")
-    connection = lifecycle.start(machine, container.id, attached.join)
-    started = records.get(machine.db, container.id) or container
-    return attached.end(machine, started) if attached.carry(machine, started, connection, streams, True) else 0
-
-
-def _begin(machine: Machine, container: Container) -> None:
-    if container.state == RUNNING:
-        if container.paused:
-            raise ContainerConflict("cannot start a paused container, try unpause instead")
-        return
-    lifecycle.start(machine, container.id, lambda _: None)
 
 
 def stop(words: Sequence[str]) -> int:
@@ -225,26 +163,6 @@ def _code(machine: Machine, container: Container) -> int:
         return found.exit_code
     code = ending.exit_code(machine, container.id)
     return 255 if code is None else code
-
-
-def attach(words: Sequence[str]) -> int:
-    """Run `attach` and return its exit status: the container's, or 0 when the person detached."""
-    return containers.execute(_ATTACH, words, _attach)
-
-
-def _attach(machine: Machine, options: SimpleNamespace) -> int:
-    container = machine.find(options.words[0])
-    if container.state != RUNNING:
-        raise ContainerConflict("You cannot attach to a stopped container, start it first")
-    if container.paused:
-        raise ContainerConflict("You cannot attach to a paused container, unpause it first")
-    if not options.no_stdin:
-        attached.check_terminal(container.spec)
-    streams = attached.streams_for(container.spec, not options.no_stdin, options.detach_keys)
-    connection = attached.join(machine.place.bundle(container.id))
-    if not attached.carry(machine, container, connection, streams, options.sig_proxy):
-        return 0
-    return attached.end(machine, container)
 
 
 def rename(words: Sequence[str]) -> int:

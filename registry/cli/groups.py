@@ -21,7 +21,7 @@ _IMAGE = {
     "import": "archives:import_",
 }
 _CONTAINER = {
-    "attach": "control:attach",
+    "attach": "starting:attach",
     "commit": "commit:run",
     "cp": "container_files:copy",
     "create": "run:create",
@@ -42,7 +42,7 @@ _CONTAINER = {
     "restart": "control:restart",
     "rm": "control:remove",
     "run": "run:run",
-    "start": "control:start",
+    "start": "starting:start",
     "stats": "looking:stats",
     "stop": "control:stop",
     "tidy": "called:tidy",

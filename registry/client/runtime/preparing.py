@@ -18,7 +18,6 @@ from registry.client.images.unpack import rights
 from registry.client.runtime import bundle as bundles
 from registry.client.runtime import engine as engines
 from registry.client.runtime import (
-    joining,
     kernel,
     limits,
     netavark,
@@ -58,7 +57,11 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
     if network is not None:
         (bundle / "network.json").write_text(json.dumps(network))
     _write_files(machine, container, directory, _front_facts(front) if front else _network_facts(network))
-    others = joining.begin(machine, container, bundle) if network and spec.others else []
+    plans = [network] if network else []
+    if network and spec.others:
+        from registry.client.runtime import joining  # for the few that have several networks
+
+        plans += joining.begin(machine, container, bundle)
     facts = Facts(
         id=container.id,
         rootfs=str(target),
@@ -77,7 +80,7 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
         mount.target for mount in spec.mounts
         if mount.kind == "volume" and "nocopy" not in mount.options and not os.listdir(facts.sources[mount.target])
     )  # fmt: skip
-    connect = partial(_connect, bundle, [network, *others] if network else [], machine.place.run / "network", front)
+    connect = partial(_connect, bundle, plans, machine.place.run / "network", front)
     return partial(_prepare, machine.store, options, spec, facts, fresh, bundle, connect)
 
 
