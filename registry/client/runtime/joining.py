@@ -39,7 +39,7 @@ def _reserve(
 ) -> dict[str, Any]:
     network = networks.find(machine, joined.network)
     document = networks.enter(machine, container, network, joined.address, joined.aliases, (), interface)
-    (bundle / f"network-{interface}.json").write_text(json.dumps(document))
+    networks.keep(bundle, f"network-{interface}", document)
     return document
 
 

@@ -312,6 +312,13 @@ def _bind(port: Port, number: int) -> int:
         return int(trial.getsockname()[1])
 
 
+def keep(bundle: Path, name: str, document: dict[str, Any]) -> None:
+    """Write a plan beside the bundle before it is carried out: whole, or not at all."""
+    part = bundle / f"{name}.part"
+    part.write_text(json.dumps(document))
+    part.rename(bundle / f"{name}.json")
+
+
 def release(machine: Machine, container: Container, bundle: Path) -> None:
     """Take a container's port maps away and give its address back; safe to repeat."""
     monitor = container.monitor

@@ -55,7 +55,7 @@ def plan(machine: Machine, container: Container, bundle: Path) -> Callable[[], N
     front = usernet.provide(machine, container) if machine.is_rootless else None
     network = None if machine.is_rootless else networks.provide(machine, container)
     if network is not None:
-        (bundle / "network.json").write_text(json.dumps(network))
+        networks.keep(bundle, "network", network)
     _write_files(machine, container, directory, _front_facts(front) if front else _network_facts(network))
     plans = [network] if network else []
     if network and spec.others:
@@ -155,7 +155,7 @@ def _sources(machine: Machine, spec: Spec) -> dict[str, str]:
 def _devices(spec: Spec) -> tuple[dict[str, Any], ...]:
     """The devices that are asked for; a privileged container has all that the machine has, as with docker."""
     asked = [_device(each.source, each.target) for each in spec.devices]
-    if not spec.privileged:
+    if not spec.privileged or rights.is_mapped():  # an ordinary user may make no node
         return tuple(asked)
     known = {each["path"] for each in asked}
     return (*asked, *(_device(path, path) for path in _machines_devices("/dev") if path not in known))

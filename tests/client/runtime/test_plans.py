@@ -9,6 +9,7 @@ import pytest
 from registry.cli.flags import BOOL, INT, LIST, TEXT, Flag, Stop, Words
 from registry.client.runtime import (
     bundle,
+    durations,
     limits,
     logs,
     names,
@@ -135,6 +136,21 @@ def test_sizes_signals_limits_and_policies() -> None:
             wrong()
     with pytest.raises(ContainerConflict):
         parse.name("-a")
+
+
+def test_durations_are_gos() -> None:
+    for text, nanoseconds, shown in (
+        ("1m30s", 90 * 10**9, "1m30s"),
+        ("1.5h", 5400 * 10**9, "1h30m0s"),
+        ("500ms", 5 * 10**8, "500ms"),
+        ("1.25s", 125 * 10**7, "1.25s"),
+        ("0", 0, "0s"),
+        ("-2us", -2000, "-2µs"),
+    ):
+        assert (durations.parse(text), durations.shown(nanoseconds)) == (nanoseconds, shown)
+    for wrong in ("", "5", "1x", "1m x", "s"):
+        with pytest.raises(ValueError, match="invalid duration"):
+            durations.parse(wrong)
 
 
 def test_a_specification_is_the_same_after_it_was_kept() -> None:
