@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from registry.cli import containers
 from registry.cli.flags import BOOL, LIST, TEXT, Flag, Words
 from registry.client.runtime import joining, networks
-from registry.client.runtime.errors import ContainerConflict, OptionInvalid
+from registry.client.runtime.errors import ContainerConflict, Missing, OptionInvalid
 from registry.client.runtime.machine import Machine
 from registry.client.runtime.spec import Joined
 
@@ -43,6 +43,8 @@ def _connect(machine: Machine, options: SimpleNamespace) -> int:
     name, container = options.words
     if name in ("host", "none"):
         raise ContainerConflict(f"container cannot be connected to {name} network")
+    if machine.is_rootless:
+        raise Missing("networks of one's own are bridges, which only root can make")
     network = networks.find(machine, name)
     if network.name == networks.DEFAULT and (options.alias or options.ip):
         what = "network-scoped alias is" if options.alias else "user specified IP address is"

@@ -43,7 +43,7 @@ def run(words: Sequence[str]) -> int:
     since = filters.moment(options.since) if options.since else None
     until = filters.moment(options.until) if options.until else None
     wanted = _filters(options)
-    with local.opened() as store:
+    with local.opened(files=False) as store:
         show = _printer(options.format)
         for event in _events(store, since, until):
             if all(any(_meant(store, event, key, value) for value in values) for key, values in wanted.items()):

@@ -62,7 +62,10 @@ class Both:
             check=False,
             timeout=120,
         )
-        return done.returncode, plain(done.stdout), complaint(done.stderr)
+        said = plain(done.stdout)
+        if words[0] == "diff":  # docker has no order there
+            said = "".join(sorted(said.splitlines(True)))
+        return done.returncode, said, complaint(done.stderr)
 
 
 def plain(text: str) -> str:
