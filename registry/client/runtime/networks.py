@@ -341,6 +341,8 @@ def give_back(machine: Machine, container: Container, used: Sequence[Network]) -
             address = (container.id, each.name)
             if machine.db.execute("DELETE FROM endpoints WHERE container = ? AND network = ?", address).rowcount:
                 _note(machine, "disconnect", each, container=container.id)
+    if not (machine.place.run / "network").exists():  # no bridge was ever made for this store
+        return
     for each in used:
         with netavark.one_at_a_time():
             # Who starts meanwhile has reserved an address before it comes to the bridge.
