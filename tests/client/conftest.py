@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.client.images.unpack.layer import Unpacked, unpack
+from registry.client.images.unpack.layer import Unpacked, unpack, unpack_apart
 from registry.client.images.unpack.limits import Limits
 from tests.support.trees import snapshot
 
@@ -41,11 +41,12 @@ def canary(tmp_path: Path, root: Path) -> Iterator[Path]:
     assert (snapshot(tree), sorted(os.listdir(tree.parent)), sorted(os.listdir(tmp_path))) == before
 
 
-@pytest.fixture
-def unpacked(root: Path) -> Unpack:
-    """Unpack an archive's bytes into the root."""
+@pytest.fixture(params=[unpack, unpack_apart], ids=["beside", "apart"])
+def unpacked(request: pytest.FixtureRequest, root: Path) -> Unpack:
+    """Unpack an archive's bytes into the root, as small layers are and as large ones are."""
 
     def run(data: bytes, limits: Limits | None = None) -> Unpacked:
-        return unpack(io.BytesIO(data), root, limits)
+        found: Unpacked = request.param(io.BytesIO(data), root, limits)
+        return found
 
     return run

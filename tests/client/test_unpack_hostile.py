@@ -178,7 +178,7 @@ def test_bombs_stop_at_the_caps(unpacked: Unpack, root: Path, canary: Path) -> N
         with pytest.raises(LayerRefused, match="times its size"):
             unpacked(bomb, small)
         assert sum(file.stat().st_size for file in root.rglob("*")) <= 2 << 20
-    with pytest.raises(LayerRefused, match="longer than"):
+    with pytest.raises(LayerRefused, match=r"longer than|unpacks to more than"):  # whichever is seen first
         unpacked(zeros, small)
     with pytest.raises(LayerRefused, match="unpacks to more than"):
         unpacked(archive([f("a")]) + bytes(8 << 20), small)

@@ -122,10 +122,10 @@ def zstd_stored(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def compressed(data: bytes, how: Compression) -> bytes:
-    """*data* compressed, without a time or a name in the header."""
+def compressed(data: bytes, how: Compression, level: int = 1) -> bytes:
+    """*data* compressed, without a time or a name in the header; *level* is gzip's."""
     if how == "gzip":
-        return gzip.compress(data, compresslevel=1, mtime=0)
+        return gzip.compress(data, compresslevel=level, mtime=0)
     return zstd_stored(data) if how == "zstd" else data
 
 
@@ -314,12 +314,13 @@ def make_image(
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
     more: Mapping[str, Any] | None = None,
+    level: int = 1,
 ) -> Image:
     """An image of these layers, the lowest first; *more* goes into what its configuration says of containers."""
     document = _config(tars, command, platform or host_platform(), labels or {})
     document["config"] |= more or {}
     config = Blob(flavour.config, to_json(document))
-    layers = tuple(Blob(flavour.compressed[compression], compressed(tar, compression)) for tar in tars)
+    layers = tuple(Blob(flavour.compressed[compression], compressed(tar, compression, level)) for tar in tars)
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": flavour.manifest,

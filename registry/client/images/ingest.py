@@ -26,7 +26,7 @@ from registry.client.images.errors import LayerRefused, full_disk_is_said
 from registry.client.images.growing import Growing
 from registry.client.images.place import Place
 from registry.client.images.unpack.inflate import Reader
-from registry.client.images.unpack.layer import Unpacked, unpack
+from registry.client.images.unpack.layer import Unpacked, unpack, unpack_apart
 from registry.client.images.unpack.limits import Limits
 from registry.content import threads
 from registry.content.disk import flush_directory
@@ -38,6 +38,7 @@ from registry.transfer.target import Read, wrong_digest, wrong_size
 LAYERS_AT_ONCE = 4
 _LOCK_POLL_SECONDS = 0.05
 _HASH_BYTES = 1 << 20
+_APART_BYTES = 4 << 20  # a layer so large is worth a process of its own
 _LAYER_TYPES = (".image.layer.", "image.rootfs.diff.tar", "image.rootfs.foreign.diff.tar")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,9 +49,10 @@ Observe = Callable[[str, Descriptor], None]
 
 @dataclass(slots=True)
 class Works:
-    """What taking in needs of the store."""
+    """What taking in needs of the store. `lock_fd` keeps removal away, and processes that outlive us share it."""
 
     place: Place
+    lock_fd: int
     db: sqlite3.Connection
     threads: ThreadPoolExecutor
     limits: Limits
@@ -214,7 +216,10 @@ def _digest_of(works: Works, descriptor: Descriptor, source: Reader) -> _Found:
         staging = works.place.sub("staging") / f"{os.getpid()}-{os.urandom(8).hex()}"
         (staging / "root").mkdir(parents=True, mode=0o700)
         try:
-            done = unpack(source, staging / "root", works.limits, algorithm)
+            if descriptor.size_bytes < _APART_BYTES:
+                done = unpack(source, staging / "root", works.limits, algorithm)
+            else:
+                done = unpack_apart(source, staging / "root", works.limits, algorithm, [works.lock_fd])
         except BaseException:
             places.discard(works.place, staging)
             raise

@@ -79,12 +79,15 @@ def prepare(root: Path) -> Place:
 
 
 @contextlib.contextmanager
-def making(place: Place) -> Iterator[None]:
-    """Hold this while something is added: until then nothing is removed, so what was seen there stays."""
+def making(place: Place) -> Iterator[int]:
+    """Hold this while something is added: until then nothing is removed, so what was seen there stays.
+
+    Yields the lock's descriptor; a process that was given it holds the lock as well.
+    """
     fd = _open(place)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)
-        yield
+        yield fd
     finally:
         os.close(fd)
 

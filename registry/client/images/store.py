@@ -49,11 +49,11 @@ class Store:
 
         garbage.clean(self)
         with (
-            places.making(self.place),
+            places.making(self.place) as lock_fd,
             ThreadPoolExecutor(ingest.LAYERS_AT_ONCE, thread_name_prefix="layer") as threads,
         ):
-            works = ingest.Works(self.place, self.db, threads, limits or Caps(), observe or (lambda *_: None))
-            yield works
+            observe = observe or (lambda *_: None)
+            yield ingest.Works(self.place, lock_fd, self.db, threads, limits or Caps(), observe)
         if leftovers.has_candidates(self.db):  # of a removal that could not be while we added
             garbage.collect(self)
         places.empty(self.place, "trash")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from zlib import adler32
 
 from registry.client.images.errors import LayerRefused
 from registry.client.images.unpack import records
@@ -90,13 +91,13 @@ class _Reader:
         block = self._blocks.block()
         if not block:
             return b""
-        if not block.strip(b"\0"):
+        if not block[0] and not block.strip(b"\0"):
             after = self._blocks.block()
             if after.strip(b"\0"):
                 raise LayerRefused("something stands between the end marks of the archive")
             return b""
         checksum = self._number(block[148:156])
-        unsigned = sum(block) - sum(block[148:156]) + 256
+        unsigned = _sum(block) - sum(block[148:156]) + 256
         if checksum != unsigned:
             signed = unsigned - 256 * sum(1 for at, byte in enumerate(block) if byte > 127 and not 148 <= at < 156)
             if checksum != signed:
@@ -179,6 +180,11 @@ class _Reader:
             raise LayerRefused(f"a sparse file has {length_bytes} bytes")
         records.check_extents(extents, length_bytes, member.size_bytes)
         member.extents, member.length_bytes = extents, length_bytes
+
+
+def _sum(block: bytes) -> int:
+    """The sum of a block's bytes. Half of adler32 is the sum plus 1, modulo 65,521: 256 bytes stay below."""
+    return (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
 
 
 def left_over(member: Member) -> int:

@@ -1,27 +1,20 @@
-"""Unpack one layer: a thread inflates and hashes, this one writes."""
+"""Unpack one layer: one side inflates and hashes, another one writes."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.client.images.errors import LayerRefused
-from registry.client.images.unpack import headers, paths, rights
-from registry.client.images.unpack.blocks import Blocks
+from registry.client.images.unpack.apart import walk_apart
 from registry.client.images.unpack.channel import Channel
-from registry.client.images.unpack.headers import left_over, members
 from registry.client.images.unpack.inflate import Inflater, Reader
 from registry.client.images.unpack.limits import Limits
-from registry.client.images.unpack.writer import Writer
+from registry.client.images.unpack.walk import Walked, walk
 from registry.oci.digest import DEFAULT_ALGORITHM, Digest
-
-_HOSTILE = {
-    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EMLINK, errno.E2BIG,
-    errno.ERANGE, errno.EEXIST, errno.ENOENT, errno.EFBIG, errno.EOVERFLOW,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,56 +43,56 @@ def unpack(
     the layer, and is to be thrown away.
     """
     limits = limits or Limits()
-    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    inflater = Inflater(source, limits, algorithm)
+    with _opened(root) as root_fd:
+        return _whole(inflater, _walk_beside(inflater, root_fd, limits))
+
+
+def unpack_apart(
+    source: Reader,
+    root: Path,
+    limits: Limits | None = None,
+    algorithm: str = DEFAULT_ALGORITHM,
+    keep: Sequence[int] = (),
+) -> Unpacked:
+    """`unpack` with a process that writes the tree: for large layers, 30 ms later and a third faster.
+
+    That process has the descriptors *keep* as long as it lives.
+    """
+    limits = limits or Limits()
+    inflater = Inflater(source, limits, algorithm)
+    with _opened(root) as root_fd:
+        return _whole(inflater, walk_apart(inflater, root_fd, limits, keep))
+
+
+@contextlib.contextmanager
+def _opened(root: Path) -> Iterator[int]:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        found = rights.find(root_fd)
-        writer = Writer(root_fd, found, limits)
-        try:
-            return _unpack(Inflater(source, limits, algorithm), writer, limits, found.ids)
-        finally:
-            writer.close()
+        yield fd
     finally:
-        os.close(root_fd)
+        os.close(fd)
 
 
-def _unpack(inflater: Inflater, writer: Writer, limits: Limits, ids: int) -> Unpacked:
+def _walk_beside(inflater: Inflater, root_fd: int, limits: Limits) -> Walked:
+    """Inflate in a thread, and write in this one."""
     channel = Channel()
     thread = threading.Thread(target=channel.fill, args=(inflater,), name="inflate", daemon=True)
     thread.start()
     try:
-        blocks = Blocks(channel)
-        entries = _write(blocks, writer, limits, ids)
-        blocks.drain()
-        writer.finish()
+        return walk(channel, root_fd, limits)
     finally:
         channel.close()
         thread.join()
+
+
+def _whole(inflater: Inflater, walked: Walked) -> Unpacked:
     return Unpacked(
         inflater.digest,
         inflater.packed_bytes,
         inflater.diff_id,
         inflater.unpacked_bytes,
-        entries,
-        writer.length_bytes,
-        writer.skipped_devices,
+        walked.entries,
+        walked.files_bytes,
+        walked.skipped_devices,
     )
-
-
-def _write(blocks: Blocks, writer: Writer, limits: Limits, ids: int) -> int:
-    entries = 0
-    for member in members(blocks, limits):
-        if member.uid >= ids or member.gid >= ids:
-            raise LayerRefused(
-                f"{paths.shown(member.name)} belongs to {member.uid}:{member.gid}, and this user has ids below "
-                f"{ids}: more lines in /etc/subuid and /etc/subgid give more"
-            )
-        try:
-            writer.put(member, blocks)
-        except OSError as error:
-            if error.errno not in _HOSTILE:
-                raise
-            raise LayerRefused(f"{paths.shown(member.name)}: {os.strerror(error.errno)}") from None
-        if member.kind == headers.FILE:
-            blocks.skip(left_over(member))
-        entries += 1
-    return entries
