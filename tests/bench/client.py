@@ -1,4 +1,4 @@
-"""The client's figures: pull with unpacking, load and push, in turn with docker and podman, all on one tmpfs.
+"""The client's figures: pull with unpacking, load, push and run, in turn with docker and podman, all on one tmpfs.
 
     python -m tests.bench --client [--rounds 3] [--megabytes 1100] [--only hythe docker podman]
 
@@ -33,6 +33,8 @@ from tests.support.server import Server
 ROUNDS = 3
 MEGABYTES = 1100
 NAME = "bench/python"
+RUNS = 10  # of each container in each round: they are short
+NETWORKS = {"run --rm, no network": "none", "run --rm, bridge": "bridge"}
 ROWS = ("pull and unpack", "load", "push")
 FILES_PER_GB = 50_000
 # Of files and of bytes, by layer.
@@ -71,6 +73,13 @@ class Rival:
         [identity] = set(self.client("images", "-q").split())
         self.client("tag", identity, name)
         return self._timed("push", *self._insecure, "-q", name)
+
+    def run(self, network: str) -> list[float]:
+        """Seconds of containers that do nothing, one after another; none where this client has no such network."""
+        if self.name == "podman" and network == "bridge":
+            return []  # not without changing this machine's networks
+        [identity] = set(self.client("images", "-q").split())
+        return [self._timed("run", "--rm", "--network", network, identity, "true") for _ in range(RUNS)]
 
     @property
     def _insecure(self) -> list[str]:
@@ -150,8 +159,9 @@ def measure(rounds: int, megabytes: int, only: list[str], storage: Path) -> Time
         archive = images.write_docker_archive(directory / "saved.tar", {"bench:1": made})
         packed = sum(len(layer.data) for layer in made.layers)
         print(f"{len(made.layers)} layers, {packed >> 20} MiB compressed", file=sys.stderr)
+        small = images.write_docker_archive(directory / "small.tar", {"small:1": images.busybox_image()})
         with rivals(directory, only) as found:
-            return _rounds(found, made, archive, directory, rounds)
+            return _rounds(found, made, archive, directory, rounds) | _runs(found, small, rounds)
 
 
 def _rounds(found: list[Rival], made: images.Image, archive: Path, directory: Path, rounds: int) -> Times:
@@ -172,6 +182,20 @@ def _rounds(found: list[Rival], made: images.Image, archive: Path, directory: Pa
     return times
 
 
+def _runs(found: list[Rival], archive: Path, rounds: int) -> Times:
+    """Containers of a small image: what is left is the engine's own time."""
+    times: Times = {row: {each.name: [] for each in found} for row in NETWORKS}
+    for each in found:
+        each.load(archive)
+        for network in NETWORKS.values():
+            each.run(network)  # what is made once, as a bridge is
+    for _ in range(rounds):
+        for row, network in NETWORKS.items():
+            for each in found:
+                times[row][each.name] += each.run(network)
+    return times
+
+
 @contextlib.contextmanager
 def _registry(directory: Path) -> Iterator[Server]:
     server = Server(directory).start()
@@ -186,10 +210,11 @@ def table(times: Times) -> str:
     clients = list(next(iter(times.values())))
     lines = [f"| | {' | '.join(clients)} | share of the fastest peer's time |", "|---" * (len(clients) + 2) + "|"]
     for row, by_client in times.items():
-        medians = {client: statistics.median(values) for client, values in by_client.items()}
+        medians = {client: statistics.median(values) for client, values in by_client.items() if values}
         peers_best = min((value for client, value in medians.items() if client != "hythe"), default=None)
         share = f"{medians['hythe'] / peers_best:.2f}" if peers_best and "hythe" in medians else ""
-        lines.append(f"| {row} | {' | '.join(f'{medians[client]:.2f} s' for client in clients)} | {share} |")
+        shown = [f"{medians[client]:.2f} s" if client in medians else "–" for client in clients]
+        lines.append(f"| {row} | {' | '.join(shown)} | {share} |")
     return "\n".join(lines)
 
 

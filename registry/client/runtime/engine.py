@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.client.images.unpack.removal import remove_tree
 from registry.client.runtime.errors import CommandNotFound, ContainerError, Missing, NotExecutable
 
 NAMES = ("runc", "crun")
@@ -53,12 +56,11 @@ class Engine:
 
     def run(self, *words: str) -> str:
         """Call the engine; returns what it printed. Raises ContainerError with its own words."""
-        done = subprocess.run(
-            self.command(*words), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise failure(done.stderr or f"{self.name} {words[0]} ended with {done.returncode}")
-        return done.stdout
+        with self._begin(*words) as process:
+            printed, said = process.communicate()
+        if process.returncode != 0:
+            raise failure(said or f"{self.name} {words[0]} ended with {process.returncode}")
+        return printed
 
     def state(self, identity: str) -> dict[str, Any] | None:
         """What the engine knows of a container; None when it knows none."""
@@ -68,14 +70,46 @@ class Engine:
             return None
         return found
 
-    def delete(self, identity: str) -> None:
-        """Remove what the engine has of a container, its processes as well; nothing there is fine."""
-        if (self.root / identity).exists():
-            try:
-                self.run("delete", "--force", identity)
-            except ContainerError:
-                if (self.root / identity).exists():
-                    raise
+    def delete(self, identity: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Remove what the engine has of a container, its processes as well; nothing there is fine.
+
+        *meanwhile* is done while the engine works.
+        """
+        if not (self.root / identity).exists() or self._forgot(identity):
+            meanwhile()
+            return
+        with self._begin("delete", "--force", identity) as process:
+            meanwhile()
+            _, said = process.communicate()
+        if process.returncode != 0 and (self.root / identity).exists():
+            raise failure(said or f"{self.name} delete ended with {process.returncode}")
+
+    def _forgot(self, identity: str) -> bool:
+        """Do what runc does for a container that has ended well, without the 10 ms that its start takes.
+
+        It has written down the cgroups, which must be empty. False for whatever is otherwise: that is left to it.
+        """
+        if self.name != "runc":
+            return False
+        try:
+            state = json.loads((self.root / identity / "state.json").read_bytes())
+            if state.get("intel_rdt_path"):
+                return False
+            for path in set(state["cgroup_paths"].values()):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(path)
+        except (OSError, ValueError, KeyError, AttributeError):
+            return False
+        root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(root_fd, identity)
+        finally:
+            os.close(root_fd)
+        return True
+
+    def _begin(self, *words: str) -> subprocess.Popen[str]:
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        return subprocess.Popen(self.command(*words), stdin=null, stdout=pipe, stderr=pipe, text=True)
 
 
 def find(wanted: str, root: Path) -> Engine:
