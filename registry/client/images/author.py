@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from registry.client.images import gzipping
 from registry.client.images import place as places
 from registry.client.images.errors import full_disk_is_said
 from registry.client.images.ingest import Works
@@ -26,7 +26,6 @@ from registry.transfer.target import Pieces, Read, describe, from_bytes
 OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 _READ_BYTES = 1 << 20
-_LEVEL = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +66,20 @@ class Packed:
 
 
 def pack(works: Works, tar: Iterable[bytes]) -> Packed:
-    """Compress a tar with gzip into the staging directory; the same bytes give the same layer on every machine.
-
-    By zlib and without a time in the header: another compressor, or another version of one, would make other
-    digests of the same files.
-    """
+    """Compress a tar with gzip into the staging directory; the same bytes give the same layer on every machine."""
     path = works.place.sub("staging") / f"pack-{os.getpid()}-{os.urandom(8).hex()}"
     plain, packed, size_bytes = hashlib.sha256(), hashlib.sha256(), 0
-    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
+
+    def counted() -> Iterator[bytes]:
+        for piece in tar:
+            plain.update(piece)
+            yield piece
+
     try:
         with full_disk_is_said(), path.open("xb") as file:
-            for piece in tar:
-                plain.update(piece)
-                data = compressor.compress(piece)
+            for data in gzipping.compressed(counted()):
                 packed.update(data)
                 size_bytes += file.write(data)
-            data = compressor.flush()
-            packed.update(data)
-            size_bytes += file.write(data)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
