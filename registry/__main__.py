@@ -1,6 +1,6 @@
 """`python -m registry` is the command `hythe`."""
 
-from registry.cli.main import run
+from registry.cli.main import main
 
 if __name__ == "__main__":
-    run()
+    main()
