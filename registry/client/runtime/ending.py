@@ -150,7 +150,7 @@ def clear(machine: Machine, container: Container) -> None:
     unstarted = container.state in (STARTING, CREATED, EXITED)
     if unstarted:  # a monitor of a start that failed or was interrupted has nothing left to do
         processes.kill(monitor.read_monitor(bundle), signal.SIGKILL)
-    machine.engine_of(container).delete(container.id, lambda: _detach(bundle))
+    machine.engine_of(container).delete(container.id, not unstarted, lambda: _detach(bundle))
     companions.stop(bundle)
     networks.release(machine, container, bundle)
     if unstarted:

@@ -70,12 +70,12 @@ class Engine:
             return None
         return found
 
-    def delete(self, identity: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def delete(self, identity: str, ended: bool = False, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Remove what the engine has of a container, its processes as well; nothing there is fine.
 
-        *meanwhile* is done while the engine works.
+        *ended*: its first process ran, and is dead. *meanwhile* is done while the engine works.
         """
-        if not (self.root / identity).exists() or self._forgot(identity):
+        if not (self.root / identity).exists() or (ended and self._forgot(identity)):
             meanwhile()
             return
         with self._begin("delete", "--force", identity) as process:
@@ -93,9 +93,10 @@ class Engine:
             return False
         try:
             state = json.loads((self.root / identity / "state.json").read_bytes())
-            if state.get("intel_rdt_path"):
+            paths = set(state["cgroup_paths"].values())
+            if state.get("intel_rdt_path") or not paths:  # without a cgroup, nothing says that all have ended
                 return False
-            for path in set(state["cgroup_paths"].values()):
+            for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     os.rmdir(path)
         except (OSError, ValueError, KeyError, AttributeError):
