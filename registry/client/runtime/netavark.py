@@ -72,6 +72,8 @@ def plan(
                 "subnets": [{"subnet": network.subnet, "gateway": network.gateway}],
                 "ipv6_enabled": ":" in network.subnet,
                 "internal": network.internal,
+                # As docker: what is in one network is not reached from another.
+                "options": {"isolate": "true"},
                 "dns_enabled": network.dns and aardvark() is not None,
                 "ipam_options": {"driver": "host-local"},
             }

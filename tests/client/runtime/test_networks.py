@@ -135,6 +135,25 @@ def test_a_start_that_was_killed_gives_port_and_address_back(hythe: Hythe, point
     assert f"--dport {port} " not in rules()
 
 
+def test_one_network_is_not_reached_from_another(hythe: Hythe) -> None:
+    def reaches(network: str, address: str) -> bool:
+        words = f"busybox timeout -s KILL 3 wget -qO- http://{address}/passwd".split()
+        return status_of(hythe, "exec", f"in-{network}", *words)[0] == 0
+
+    for name in ("inner", "outer"):
+        hythe("network", "create", name)
+    for name in ("inner", "outer", "bridge"):
+        hythe("run", "-d", "--name", f"in-{name}", "--network", name, *SERVE)
+    shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    for name in ("inner", "bridge"):
+        address = hythe("inspect", "-f", shown, f"in-{name}").strip()
+        assert wait_until(lambda name=name, address=address: reaches(name, address))
+        assert not reaches("outer", address)
+    hythe("rm", "-f", "in-inner")
+    [network] = json.loads(hythe("network", "inspect", "inner"))
+    assert f"hy-{network['Id'][:10]}" not in rules()
+
+
 def test_the_machines_network_and_anothers_can_be_shared(hythe: Hythe) -> None:
     said = hythe("run", "--rm", "--network", "host", "busybox", "ls", "-l", "/proc/self/ns/net")
     assert os.readlink("/proc/self/ns/net") in said
