@@ -74,6 +74,7 @@ class Server:
         }
         self.settings = merged(merged(base, surroundings(settings or {})), settings or {})
         self.process: subprocess.Popen[bytes] | None = None
+        self._said_before = 0
 
     @property
     def host(self) -> str:
@@ -102,6 +103,7 @@ class Server:
         """Start the process, and do not wait for it."""
         config = self.directory / "config.yaml"
         config.write_text(yaml.safe_dump(self.settings))
+        self._said_before = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "registry", "serve", "--config", str(config)],
@@ -113,7 +115,7 @@ class Server:
             )
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:
-        """Return when it answers; raise with its log when it does not."""
+        """Return when it listens and has said so; raise with its log when it does not."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self.process is not None
@@ -121,9 +123,11 @@ class Server:
                 raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                    return
+                    if b"Hythe serves" in self.log_path.read_bytes()[self._said_before :]:
+                        return
             except OSError:
-                time.sleep(0.02)
+                pass
+            time.sleep(0.02)
         raise AssertionError(f"the server did not answer within {timeout} s:\n{self.log()}")
 
     def stop(self, timeout: float = 30.0) -> int:
