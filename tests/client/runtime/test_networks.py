@@ -149,7 +149,10 @@ def test_one_network_is_not_reached_from_another(hythe: Hythe) -> None:
         address = hythe("inspect", "-f", shown, f"in-{name}").strip()
         assert wait_until(lambda name=name, address=address: reaches(name, address))
         assert not reaches("outer", address)
-    hythe("rm", "-f", "in-inner")
+        hythe("network", "create", f"beside-{name}")  # a network that goes takes nothing of the others' away
+        hythe("run", "--rm", "--network", f"beside-{name}", "busybox", "true")
+        assert not reaches("outer", address)
+    hythe("rm", "-f", "in-inner", "in-outer", "in-bridge")
     [network] = json.loads(hythe("network", "inspect", "inner"))
     assert f"hy-{network['Id'][:10]}" not in rules()
 
