@@ -11,11 +11,18 @@ import pytest
 
 from registry.client.images.unpack.layer import Unpacked, unpack, unpack_apart
 from registry.client.images.unpack.limits import Limits
+from tests.support.hythe import Hythe
 from tests.support.trees import snapshot
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and trusted attributes need root")
 
 Unpack = Callable[..., Unpacked]
+
+
+@pytest.fixture
+def hythe(tmp_path: Path) -> Hythe:
+    """`hythe` with a store and a home of its own."""
+    return Hythe(tmp_path / "client")
 
 
 @pytest.fixture

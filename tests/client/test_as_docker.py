@@ -18,18 +18,8 @@ from tests.support import images, peers
 from tests.support.hythe import Hythe
 from tests.support.images import Image
 from tests.support.server import Server
-from tests.support.tars import archive, d, f
 
 pytestmark = needs_root
-
-
-@pytest.fixture
-def hythe(tmp_path: Path) -> Hythe:
-    return Hythe(tmp_path / "client")
-
-
-def small(*words: str, **more: object) -> Image:
-    return images.make_image([archive([d("etc"), f(f"etc/{word}", word.encode())]) for word in words], **more)  # type: ignore[arg-type]
 
 
 def loaded(hythe: Hythe, tmp_path: Path, **named: Image) -> None:
@@ -43,7 +33,7 @@ def loaded(hythe: Hythe, tmp_path: Path, **named: Image) -> None:
 def test_layers_that_came_uncompressed_are_pushed_compressed_and_always_alike(
     hythe: Hythe, server: Server, http: httpx.Client, repository: str, tmp_path: Path
 ) -> None:
-    made = small("one", "two")
+    made = images.small("one", "two")
     name = f"{server.host}/{repository}"
     for client, tag in ((hythe, "v1"), (Hythe(tmp_path / "other"), "v2")):
         loaded(client, tmp_path, app=made)
@@ -66,7 +56,7 @@ def test_layers_that_came_uncompressed_are_pushed_compressed_and_always_alike(
 def test_a_push_has_a_line_for_each_layer_that_is_there_already(
     hythe: Hythe, server: Server, http: httpx.Client, repository: str
 ) -> None:
-    made = small("one", "two")
+    made = images.small("one", "two")
     peers.upload(http, repository, made, "v1")
     hythe("pull", f"{server.host}/{repository}:v1")
     said = hythe("image", "push", f"{server.host}/{repository}:v1").splitlines()
@@ -84,7 +74,7 @@ def test_an_image_of_another_platform_is_pulled_with_dockers_warning(
     here = "/".join(reversed(list(images.host_platform().values())))
     there = "/".join(reversed(list(images.foreign_platform().values())))
     for tag, platform in (("here", images.host_platform()), ("there", images.foreign_platform())):
-        peers.upload(http, repository, small("one", platform=platform), tag)
+        peers.upload(http, repository, images.small("one", platform=platform), tag)
     name = f"{server.host}/{repository}"
     said = hythe.said("pull", "--platform", there, f"{name}:here").splitlines()
     assert said[-1] == (
@@ -99,7 +89,7 @@ def test_an_image_of_another_platform_is_pulled_with_dockers_warning(
 
 
 def test_removed_layers_are_named_by_their_chain_as_docker_names_them(hythe: Hythe, tmp_path: Path) -> None:
-    below, above = small("one"), small("one", "two")
+    below, above = images.small("one"), images.small("one", "two")
     loaded(hythe, tmp_path, below=below, above=above)
     lower, upper = (images.digest_of(tar) for tar in above.tars)
     chain = images.digest_of(f"{lower} {upper}".encode())
@@ -115,7 +105,7 @@ def test_removed_layers_are_named_by_their_chain_as_docker_names_them(hythe: Hyt
 
 
 def test_prune_has_all_of_dockers_forms(hythe: Hythe, tmp_path: Path) -> None:
-    loaded(hythe, tmp_path, one=small("one", labels={"keep": "yes"}), two=small("two"))
+    loaded(hythe, tmp_path, one=images.small("one", labels={"keep": "yes"}), two=images.small("two"))
     asked = hythe.fed(b"n\n", "system", "prune")
     assert asked.startswith("WARNING! This will remove:\n  - all stopped containers\n")
     assert "\n  - all dangling images\n" in asked
@@ -130,7 +120,7 @@ def test_prune_has_all_of_dockers_forms(hythe: Hythe, tmp_path: Path) -> None:
 
 
 def test_what_takes_space_is_told_in_both_spellings(hythe: Hythe, tmp_path: Path) -> None:
-    loaded(hythe, tmp_path, one=small("one"), two=small("one", "three"))
+    loaded(hythe, tmp_path, one=images.small("one"), two=images.small("one", "three"))
     assert hythe("df") == hythe("system", "df")
     assert hythe("df").splitlines()[1].split() == ["Images", "2", "0", "8B", "8B", "(100%)"]
     rows = hythe("system", "df", "-v").splitlines()
@@ -144,7 +134,7 @@ def test_what_takes_space_is_told_in_both_spellings(hythe: Hythe, tmp_path: Path
 
 
 def test_every_verb_of_images_has_dockers_other_spelling(hythe: Hythe, tmp_path: Path) -> None:
-    loaded(hythe, tmp_path, one=small("one"))
+    loaded(hythe, tmp_path, one=images.small("one"))
     said = hythe.refused("image").split("Commands:")[1].split()
     assert set(said) >= {
         "ls",
@@ -169,7 +159,7 @@ def test_every_verb_of_images_has_dockers_other_spelling(hythe: Hythe, tmp_path:
 
 
 def test_what_is_saved_never_replaces_a_device_nor_a_link(hythe: Hythe, tmp_path: Path) -> None:
-    loaded(hythe, tmp_path, one=small("one"))
+    loaded(hythe, tmp_path, one=images.small("one"))
     pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file.tar"
     os.mkfifo(pipe)
     link.symlink_to(file)
@@ -198,7 +188,7 @@ def test_what_is_saved_never_replaces_a_device_nor_a_link(hythe: Hythe, tmp_path
 
 @pytest.mark.parametrize("words", [["images"], ["save", "one:1"], ["inspect", "one:1"], ["df"]], ids=str)
 def test_a_full_standard_output_is_said_in_one_line(hythe: Hythe, tmp_path: Path, words: list[str]) -> None:
-    loaded(hythe, tmp_path, one=small("one"))
+    loaded(hythe, tmp_path, one=images.small("one"))
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*hythe.command, *words], stdout=full, stderr=subprocess.PIPE, env=hythe.environment, check=False
@@ -237,7 +227,7 @@ def write_legacy(path: Path, tars: list[bytes], names: dict[str, dict[str, str]]
 
 
 def test_an_archive_of_an_old_docker_is_loaded_with_its_history(hythe: Hythe, tmp_path: Path) -> None:
-    tars = list(small("one", "two").tars)
+    tars = list(images.small("one", "two").tars)
     write_legacy(tmp_path / "old.tar", tars)
     assert sorted(hythe("load", "-i", tmp_path / "old.tar").splitlines()) == [
         "Loaded image: old/app:1",
@@ -263,7 +253,7 @@ def test_an_archive_of_an_old_docker_is_loaded_with_its_history(hythe: Hythe, tm
 def test_a_broken_archive_of_an_old_docker_is_refused_in_one_line(
     hythe: Hythe, tmp_path: Path, names: dict[str, dict[str, str]]
 ) -> None:
-    write_legacy(tmp_path / "old.tar", list(small("one").tars), names)
+    write_legacy(tmp_path / "old.tar", list(images.small("one").tars), names)
     said = hythe.refused("load", "-i", tmp_path / "old.tar")
     assert said.count("\n") == 1
     assert said.startswith(f"hythe: {tmp_path / 'old.tar'}: ")

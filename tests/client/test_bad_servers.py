@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from tests.client.conftest import needs_root
 from tests.support import images
 from tests.support.accounts import registry_with_accounts
@@ -26,11 +24,6 @@ NOISE = os.urandom(400_000)
 MADE = images.make_image([archive([f("noise", NOISE)]), archive([f("small", b"two")])])
 LAYER = MADE.layers[0]
 Change = Callable[[Asked, Answer], Answer]
-
-
-@pytest.fixture
-def hythe(tmp_path: Path) -> Hythe:
-    return Hythe(tmp_path / "client")
 
 
 def registry(change: Change, made: images.Image = MADE) -> Faulty:

@@ -28,11 +28,6 @@ from tests.support.server import Server
 USAGE = 2
 
 
-@pytest.fixture
-def hythe(tmp_path: Path) -> Hythe:
-    return Hythe(tmp_path / "client")
-
-
 def big() -> Image:
     """An image of 8 MB that do not compress."""
     return images.make_image([images.layer([Entry("big", os.urandom(8 << 20))])])

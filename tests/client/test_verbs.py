@@ -33,18 +33,9 @@ pytestmark = needs_root
 
 
 @pytest.fixture
-def hythe(tmp_path: Path) -> Hythe:
-    return Hythe(tmp_path / "client")
-
-
-def small(*words: str, **more: object) -> Image:
-    return images.make_image([archive([d("etc"), f(f"etc/{word}", word.encode())]) for word in words], **more)  # type: ignore[arg-type]
-
-
-@pytest.fixture
 def pushed(server: Server, http: httpx.Client, repository: str) -> Iterator[tuple[str, Image]]:
     """An image in the registry, and its whole name."""
-    made = small("one", "two", labels={"team": "web"})
+    made = images.small("one", "two", labels={"team": "web"})
     peers.upload(http, repository, made, "v1")
     return f"{server.host}/{repository}", made
 
@@ -71,25 +62,25 @@ def test_a_pull_says_what_docker_says(hythe: Hythe, pushed: tuple[str, Image]) -
 
 def test_a_shared_layer_exists_already(hythe: Hythe, http: httpx.Client, pushed: tuple[str, Image]) -> None:
     name, made = pushed
-    peers.upload(http, name.partition("/")[2], small("one", "else"), "v2")
+    peers.upload(http, name.partition("/")[2], images.small("one", "else"), "v2")
     hythe("pull", f"{name}:v1")
     assert f"{made.layers[0].digest[7:19]}: Already exists" in hythe("pull", f"{name}:v2")
 
 
 def test_all_tags_are_pulled_and_pushed(hythe: Hythe, http: httpx.Client, pushed: tuple[str, Image]) -> None:
     name, _ = pushed
-    peers.upload(http, name.partition("/")[2], small("other"), "v2")
+    peers.upload(http, name.partition("/")[2], images.small("other"), "v2")
     hythe("pull", "-a", name)
     assert set(hythe("images", "--format", "{{.Tag}}", name).split()) == {"v1", "v2"}
     hythe("tag", f"{name}:v2", f"{name}:v3")
     assert "v3: digest: sha256:" in hythe("push", "--all-tags", name)
-    assert peers.stored_manifest(http, name.partition("/")[2], "v3").data == small("other").manifest.data
+    assert peers.stored_manifest(http, name.partition("/")[2], "v3").data == images.small("other").manifest.data
 
 
 def test_a_platform_is_chosen_and_one_that_is_not_there_is_named(
     hythe: Hythe, server: Server, http: httpx.Client, repository: str
 ) -> None:
-    index = images.make_index([small("here"), small("there", platform=images.foreign_platform())])
+    index = images.make_index([images.small("here"), images.small("there", platform=images.foreign_platform())])
     peers.upload(http, repository, index, "v1")
     name = f"{server.host}/{repository}:v1"
     hythe("pull", name)
@@ -105,7 +96,7 @@ def test_a_platform_is_chosen_and_one_that_is_not_there_is_named(
 def test_what_was_pulled_is_pushed_byte_by_byte_and_mounted_where_the_registry_has_it(
     hythe: Hythe, server: Server, http: httpx.Client, repository: str
 ) -> None:
-    made = small("one", "two", compression="zstd", annotations={"a": "b"})
+    made = images.small("one", "two", compression="zstd", annotations={"a": "b"})
     peers.upload(http, f"{repository}/from", made, "v1")
     source, target = f"{server.host}/{repository}/from:v1", f"{server.host}/{repository}/to:v9"
     hythe("pull", source)
@@ -150,8 +141,8 @@ def test_errors_are_one_line_and_say_what_to_do(hythe: Hythe, server: Server, tm
 @pytest.fixture
 def filled(hythe: Hythe) -> Iterator[tuple[Hythe, Image, Image]]:
     """Two images under three names, one of them in a store that no registry filled."""
-    first = small("one", labels={"team": "web"})
-    second = small("one", "two")
+    first = images.small("one", labels={"team": "web"})
+    second = images.small("one", "two")
     store = Store(hythe.root)
     pull(store, Memory(first), tag="v1")
     pull(store, Memory(first), tag="v2")
@@ -344,7 +335,7 @@ def test_a_hostile_image_is_refused_by_every_way_in(hythe: Hythe, tmp_path: Path
 def test_a_hundred_images_are_listed_in_a_tenth_of_a_second(hythe: Hythe) -> None:
     store = Store(hythe.root)
     for number in range(100):
-        pull(store, Memory(small(f"word{number}")), tag=f"t{number}", name=f"docker.io/library/app{number}")
+        pull(store, Memory(images.small(f"word{number}")), tag=f"t{number}", name=f"docker.io/library/app{number}")
     store.close()
     best = 9.0
     for _ in range(5):

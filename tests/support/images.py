@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tests.support.tars import archive, d, f
+
 Compression = Literal["gzip", "zstd", "none"]
 Descriptor = dict[str, Any]
 
@@ -330,6 +332,11 @@ def make_image(
     if annotations:
         manifest["annotations"] = dict(annotations)
     return Image(Blob(flavour.manifest, to_json(manifest)), config, layers, tuple(tars))
+
+
+def small(*words: str, **more: Any) -> Image:
+    """An image with a layer for each word, a file of that name in /etc; *more* is make_image's."""
+    return make_image([archive([d("etc"), f(f"etc/{word}", word.encode())]) for word in words], **more)
 
 
 def _config(
